@@ -1,0 +1,57 @@
+"""Checks that a list of prefix sizes makes sense, shared by losses, training and evaluation."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Sequence
+
+from mrl_course import DEFAULT_DIMS
+
+
+def check_dims(dims: Sequence[int], full_dim: int, *, warn_missing_full: bool = False) -> list[int]:
+    """Return ``dims`` as a list of plain ints in the given order, or say what is wrong.
+
+    Args:
+        dims: prefix sizes k in any order, each an integer with 1 <= k <= ``full_dim``.
+        full_dim: D, the size of the whole embedding.
+        warn_missing_full: warn when D is not among them (in training, the full vector is
+            then never optimised; in evaluation that is nobody's problem).
+
+    Raises:
+        TypeError: ``dims`` is not a sequence of integers.
+        ValueError: empty, repeated, below 1 or above D; the message names the value.
+    """
+    if isinstance(dims, (str, bytes)) or not hasattr(dims, "__iter__"):
+        raise TypeError(f"dims must be a list of integers such as [8, 16, 32], got {dims!r}")
+    checked: list[int] = []
+    for k in dims:
+        try:
+            if isinstance(k, bool):
+                raise TypeError
+            k = operator.index(k)
+        except TypeError:
+            raise TypeError(f"dims must be integers, got {k!r} ({type(k).__name__})") from None
+        if not 1 <= k <= full_dim:
+            raise ValueError(
+                f"dims holds {k}, but a prefix of a {full_dim}-number embedding has between "
+                f"1 and {full_dim} numbers"
+            )
+        if k in checked:
+            raise ValueError(f"dims holds {k} more than once; list each prefix size once")
+        checked.append(k)
+    if not checked:
+        raise ValueError("dims is empty; give at least one prefix size, for example [64, 768]")
+    if warn_missing_full and full_dim not in checked:
+        warnings.warn(
+            f"the full size {full_dim} is not in dims {checked}: the last numbers of the "
+            "embedding will not be trained",
+            UserWarning,
+            stacklevel=3,
+        )
+    return checked
+
+
+def default_dims(full_dim: int) -> list[int]:
+    """The sizes of ``DEFAULT_DIMS`` below ``full_dim``, then ``full_dim`` itself, ascending."""
+    return [k for k in DEFAULT_DIMS if k < full_dim] + [full_dim]

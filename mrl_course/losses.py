@@ -1,0 +1,204 @@
+r"""The loss, from scratch: InfoNCE, and the same loss over several prefixes at once.
+
+InfoNCE asks, for each anchor, "which of these candidates is your positive?" and is the
+cross-entropy of the answer. With anchors :math:`a_i`, candidates :math:`c_j` (the positive of
+anchor i is candidate i), cosine similarity and a scale s:
+
+.. math:: L = -\frac1B \sum_i \log \frac{e^{s\cos(a_i, c_i)}}{\sum_j e^{s\cos(a_i, c_j)}}
+
+The Matryoshka loss is the weighted **sum** of that loss over prefixes of the vectors:
+:math:`\sum_k w_k\, L(a_{1:k}, c_{1:k})` (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147;
+for contrastive models as in Sentence Transformers' ``MatryoshkaLoss``). A sum, not a mean: with
+five prefixes of weight 1 the value is about five times that of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mrl_course.dims import check_dims
+
+_EPS = 1e-12  # F.normalize's own floor, so that zero rows behave alike in every version here
+
+
+def info_nce(anchors: Tensor, candidates: Tensor, scale: float = 20.0) -> Tensor:
+    """Cross-entropy of finding each anchor's own positive among all candidates, by cosine.
+
+    Args:
+        anchors: (B, D) float tensor.
+        candidates: (M, D) float tensor, M >= B. Row i is the positive of anchor i; all other
+            rows are its negatives: the other positives of the batch, then any hard negatives.
+        scale: multiplies the cosine (which lies in [-1, 1]) before the softmax; 1 / temperature.
+
+    Returns:
+        A scalar: the mean over anchors, between 0 and about log(M) + 2 * scale.
+
+    Raises:
+        TypeError, ValueError: wrong shapes or types, M < B, NaN or infinite numbers, scale <= 0.
+    """
+    _check_pair(anchors, candidates, scale)
+    return _info_nce(anchors, candidates, scale)
+
+
+def matryoshka_info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    return_per_dim: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The Matryoshka loss as it is taught: a loop over prefixes, one ``info_nce`` for each.
+
+    Args:
+        anchors: (B, D) float tensor.
+        candidates: (M, D) float tensor, as in :func:`info_nce`.
+        dims: prefix sizes in any order, each 1 <= k <= D. Warns if D is missing.
+        weights: one number >= 0 per entry of ``dims``; all 1 by default.
+        scale: as in :func:`info_nce`.
+        return_per_dim: also return the unweighted loss of each prefix.
+
+    Returns:
+        The scalar weighted sum; with ``return_per_dim`` the pair (sum, losses), where losses has
+        shape (len(dims),) in the order of ``dims``.
+
+    Raises:
+        TypeError, ValueError: as :func:`info_nce`; also bad ``dims`` or ``weights``.
+    """
+    dims, weight = _check_nested(anchors, candidates, dims, weights, scale)
+    losses = torch.stack([_info_nce(anchors[:, :k], candidates[:, :k], scale) for k in dims])
+    total = (weight * losses).sum()
+    return (total, losses) if return_per_dim else total
+
+
+def nested_info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    return_per_dim: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """:func:`matryoshka_info_nce` in one pass over the D numbers: same values, same gradients.
+
+    A dot product over k numbers is the dot product over the first j plus the one over the rest,
+    so each prefix only adds its own slice to the Gram matrix and to the norms of the prefix
+    before it. The backward pass runs the other way: the gradient of slice j is the sum over all
+    prefixes that contain it, collected from the longest to the shortest.
+
+    It keeps one (B, M) matrix per prefix for the backward pass. Arguments, result and errors are
+    those of :func:`matryoshka_info_nce`; gradients of gradients are not supported.
+    """
+    dims, weight = _check_nested(anchors, candidates, dims, weights, scale)
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    ascending = _NestedInfoNCE.apply(anchors, candidates, tuple(dims[i] for i in order), scale)
+    position = torch.tensor(order, device=ascending.device).argsort()
+    losses = ascending[position]
+    total = (weight * losses).sum()
+    return (total, losses) if return_per_dim else total
+
+
+def _info_nce(anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
+    similarity = F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T  # (B, M)
+    own_positive = torch.arange(len(anchors), device=anchors.device)
+    return F.cross_entropy(scale * similarity, own_positive)
+
+
+class _NestedInfoNCE(torch.autograd.Function):
+    """Losses of all prefixes, shape (len(dims),), for strictly ascending dims."""
+
+    @staticmethod
+    def forward(ctx, anchors: Tensor, candidates: Tensor, dims: tuple[int, ...], scale: float):
+        rows = torch.arange(len(anchors), device=anchors.device)
+        gram = anchors.new_zeros(len(anchors), len(candidates))
+        square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
+        saved, losses, start = [], [], 0
+        for k in dims:
+            a, c = anchors[:, start:k], candidates[:, start:k]
+            gram.addmm_(a, c.T)  # <a_{1:k}, c_{1:k}> from the prefix before
+            square_a = square_a + a.square().sum(1)
+            square_c = square_c + c.square().sum(1)
+            inv_a, inv_c = (
+                s.sqrt().clamp_min(_EPS).reciprocal() for s in (square_a, square_c)
+            )  # 1 / prefix norms
+            logits = gram * (scale * inv_a[:, None]) * inv_c
+            log_z = logits.logsumexp(1)
+            losses.append((log_z - logits[rows, rows]).mean())
+            saved += [logits, log_z, inv_a, inv_c]
+            start = k
+        ctx.save_for_backward(anchors, candidates, *saved)
+        ctx.dims, ctx.scale = dims, scale
+        return torch.stack(losses)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_losses: Tensor):
+        anchors, candidates, *saved = ctx.saved_tensors
+        rows = torch.arange(len(anchors), device=anchors.device)
+        grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
+        # Sums over all prefixes that contain the current slice: d loss / d Gram matrix, and how
+        # much of its own direction each row loses because it is divided by its norm.
+        d_gram = anchors.new_zeros(len(anchors), len(candidates))
+        own_a, own_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
+        for j in reversed(range(len(ctx.dims))):
+            logits, log_z, inv_a, inv_c = saved[4 * j : 4 * j + 4]
+            d_logits = (logits - log_z[:, None]).exp_()  # softmax ...
+            d_logits[rows, rows] -= 1  # ... minus the right answer
+            d_logits *= grad_losses[j] / len(anchors)
+            pull = d_logits * logits
+            # F.normalize divides a row shorter than eps by eps, a constant: no such term there.
+            own_a += pull.sum(1) * inv_a.square() * (inv_a < 1 / _EPS)
+            own_c += pull.sum(0) * inv_c.square() * (inv_c < 1 / _EPS)
+            d_gram.addcmul_(d_logits.mul_(inv_c), (ctx.scale * inv_a)[:, None])
+            cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
+            grad_a[:, cut] = d_gram @ candidates[:, cut] - own_a[:, None] * anchors[:, cut]
+            grad_c[:, cut] = d_gram.T @ anchors[:, cut] - own_c[:, None] * candidates[:, cut]
+        grad_a[:, ctx.dims[-1] :] = 0  # numbers that no prefix contains
+        grad_c[:, ctx.dims[-1] :] = 0
+        return grad_a, grad_c, None, None
+
+
+def _check_pair(anchors: Tensor, candidates: Tensor, scale: float) -> None:
+    for name, emb in (("anchors", anchors), ("candidates", candidates)):
+        if not isinstance(emb, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(emb).__name__}")
+        if emb.ndim != 2 or emb.numel() == 0:
+            raise ValueError(f"{name} must have shape (n, D), n and D >= 1, got {tuple(emb.shape)}")
+        if not emb.is_floating_point():
+            raise TypeError(f"{name} must hold floats, got {emb.dtype}; call .float() first")
+        if not torch.isfinite(emb.detach().sum()):  # one pass; a NaN or infinity survives a sum
+            row = (~torch.isfinite(emb.detach()).all(1)).nonzero().flatten()
+            if len(row):
+                raise ValueError(f"{name} holds NaN or infinite numbers, first in row {int(row[0])}")
+    if anchors.shape[1] != candidates.shape[1]:
+        raise ValueError(
+            f"anchors have {anchors.shape[1]} numbers each and candidates {candidates.shape[1]}; "
+            "both must come from the same model"
+        )
+    if len(candidates) < len(anchors):
+        raise ValueError(
+            f"{len(anchors)} anchors need at least as many candidates (row i is the positive of "
+            f"anchor i), got {len(candidates)}"
+        )
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, got {scale}")
+
+
+def _check_nested(anchors, candidates, dims, weights, scale) -> tuple[list[int], Tensor]:
+    _check_pair(anchors, candidates, scale)
+    dims = check_dims(dims, anchors.shape[1], warn_missing_full=True)
+    if weights is None:
+        weights = [1.0] * len(dims)
+    weights = [float(w) for w in weights]
+    if len(weights) != len(dims):
+        raise ValueError(f"{len(dims)} dims need {len(dims)} weights, got {len(weights)}")
+    for w in weights:
+        if not 0 <= w < float("inf"):
+            raise ValueError(f"weights must be finite and >= 0, got {w}")
+    return dims, anchors.new_tensor(weights)
