@@ -1,0 +1,537 @@
+"""Where the sentences come from: the hub, a folder, or the miniature that the course ships.
+
+One environment variable, ``MRL_COURSE_DATA``, or the argument ``source=`` says which:
+
+=================  ==============================================================================
+unset or ``auto``  the hub if it answers within a few seconds or a cached copy is there, else
+                   ``mini``; one printed line per process says which and why
+``hub``            ``sentence-transformers/all-nli`` and ``sentence-transformers/stsb`` at pinned
+                   revisions
+``mini``           the embedded miniature
+a folder           a copy of the hub's layout: ``FOLDER/all-nli/triplet/*.parquet`` and
+                   ``FOLDER/stsb/data/*.parquet``
+=================  ==============================================================================
+
+Every source ends as a folder in the hub's layout, so all of them are read and checked by the
+same code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, load_dataset_builder
+from huggingface_hub import constants as hub_constants
+
+__all__ = [
+    "DataSourceError",
+    "Retrieval",
+    "describe_source",
+    "load_allnli",
+    "load_docstrings",
+    "load_retrieval",
+    "load_stsb",
+]
+
+ENVIRONMENT_VARIABLE = "MRL_COURSE_DATA"
+PROBE_SECONDS = 4.0
+WAYS_OUT = (
+    f"connect to the internet, or set {ENVIRONMENT_VARIABLE}=mini, or name a folder that "
+    "`mrl-course data --download FOLDER` made on a connected machine"
+)
+
+
+class DataSourceError(RuntimeError):
+    """Data that cannot be had or is broken; the message names the place and the fix."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One of the two data sets of the course, as it lies on the hub."""
+
+    name: str  # its folder inside a data folder
+    repo: str
+    revision: str  # a commit, so that every reader of the course gets the same rows
+    config: str | None
+    files_in: str  # the folder of the parquet files inside the snapshot
+    splits: tuple[str, ...]
+    schema: pa.Schema
+
+    @property
+    def patterns(self) -> list[str]:
+        """The files of the snapshot that the loaders read."""
+        return ["README.md", *(f"{self.files_in}/{split}-*.parquet" for split in self.splits)]
+
+
+ALLNLI = DataSet(
+    name="all-nli",
+    repo="sentence-transformers/all-nli",
+    revision="cc6c526380e29912b5c6fa03682da4daf773c013",
+    config="triplet",
+    files_in="triplet",
+    splits=("train", "dev", "test"),
+    schema=pa.schema([(name, pa.string()) for name in ("anchor", "positive", "negative")]),
+)
+STSB = DataSet(
+    name="stsb",
+    repo="sentence-transformers/stsb",
+    revision="ab7a5ac0e35aa22088bdcf23e7fd99b220e53308",
+    config=None,
+    files_in="data",
+    splits=("train", "validation", "test"),
+    schema=pa.schema(
+        [("sentence1", pa.string()), ("sentence2", pa.string()), ("score", pa.float64())]
+    ),
+)
+DATA_SETS = (ALLNLI, STSB)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A retrieval task: ``corpus[relevant[i]]`` is the one right answer to ``queries[i]``."""
+
+    queries: list[str]
+    corpus: list[str]
+    relevant: list[int]
+
+
+def load_allnli(
+    split: str = "train", limit: int | None = None, source: str | Path | None = None
+) -> Dataset:
+    """Load AllNLI triplets: a premise, a sentence it entails, a sentence it contradicts.
+
+    Args:
+        split: ``train``, ``dev`` or ``test``.
+        limit: keep the first ``limit`` rows only; more than there are keeps all of them.
+        source: ``auto``, ``hub``, ``mini`` or a folder; ``None`` asks ``MRL_COURSE_DATA``.
+
+    Returns:
+        A data set with the string columns ``anchor``, ``positive`` and ``negative``, in the
+        order of the file.
+
+    Raises:
+        DataSourceError: the source or split is unknown or cannot be had, a file is broken, a
+            column is missing or wrongly typed, or a sentence is missing or blank. Nothing is
+            dropped silently: the message names the file, the column and the first such row.
+        ValueError: ``limit`` is not a positive whole number.
+    """
+    return _load(ALLNLI, split, limit, source)
+
+
+def load_stsb(split: str = "test", source: str | Path | None = None) -> Dataset:
+    """Load the STS benchmark: pairs of sentences with a human similarity score.
+
+    Args:
+        split: ``train``, ``validation`` or ``test``.
+        source: ``auto``, ``hub``, ``mini`` or a folder; ``None`` asks ``MRL_COURSE_DATA``.
+
+    Returns:
+        A data set with the string columns ``sentence1`` and ``sentence2`` and the float column
+        ``score``, from 0 (unrelated) to 1 (same meaning).
+
+    Raises:
+        DataSourceError: as :func:`load_allnli`; also for a score that is missing, not a number
+            or outside [0, 1].
+    """
+    return _load(STSB, split, None, source)
+
+
+def load_retrieval(
+    split: str = "test", corpus_size: int = 10_000, source: str | Path | None = None
+) -> Retrieval:
+    """Make a retrieval task from AllNLI: find the premise from a sentence that it entails.
+
+    There is one query per distinct premise of ``split``: the ``positive`` of its first row. The
+    corpus is the distinct premises of that split, then distinct premises of ``train`` that are
+    not among them, in file order, until ``corpus_size`` (or until there are no more).
+
+    Raises:
+        DataSourceError: as :func:`load_allnli`.
+        ValueError: ``corpus_size`` is smaller than the number of premises in the split.
+    """
+    corpus_size = _positive("corpus_size", corpus_size)
+    rows = load_allnli(split, source=source)
+    answers: dict[str, str] = {}
+    for premise, entailed in zip(rows["anchor"], rows["positive"], strict=True):
+        answers.setdefault(premise, entailed)
+    if corpus_size < len(answers):
+        raise ValueError(
+            f"corpus_size={corpus_size} is too small: the {split} split has {len(answers)} "
+            f"distinct premises, and all of them belong to the corpus. Use {len(answers)} or more."
+        )
+    corpus = dict.fromkeys(answers)  # a dict keeps the order, a set does not
+    if len(corpus) < corpus_size:
+        for premise in load_allnli("train", source=source)["anchor"]:
+            corpus[premise] = None
+            if len(corpus) == corpus_size:
+                break
+    return Retrieval(list(answers.values()), list(corpus), list(range(len(answers))))
+
+
+def load_docstrings(packages: list[str] | None = None) -> Dataset:
+    """Load (summary, description) pairs from the documentation of installed libraries.
+
+    See :func:`mrl_course.docstrings.load_docstrings`.
+    """
+    from mrl_course import docstrings
+
+    return docstrings.load_docstrings(packages)
+
+
+def describe_source(source: str | Path | None = None) -> str:
+    """Say in one line which data is in use and why. Prints nothing.
+
+    Raises:
+        DataSourceError: ``source`` (or ``MRL_COURSE_DATA``) names no source.
+    """
+    chosen = _resolve(source)
+    said_by = "source=" if source is not None else ENVIRONMENT_VARIABLE
+    if isinstance(chosen, Path):
+        return f"the folder {_show(chosen)} ({said_by})"
+    if chosen == "auto":
+        return _auto_choice().text
+    return f"{_NAMES[chosen]} ({said_by}{'' if source is not None else '='}{chosen})"
+
+
+# --- which source ------------------------------------------------------------------------------
+
+_NAMES = {"hub": "the hub", "mini": "the embedded miniature"}
+
+
+@dataclass(frozen=True)
+class _Choice:
+    source: str  # "hub" or "mini"
+    why: str
+
+    @property
+    def text(self) -> str:
+        return f"{_NAMES[self.source]}, because {self.why}"
+
+
+_auto: _Choice | None = None  # decided once per process
+_announced = False
+
+
+def _forget_auto() -> None:
+    """Let ``auto`` decide and announce anew (for tests)."""
+    global _auto, _announced
+    _auto, _announced = None, False
+
+
+def _resolve(source: str | Path | None) -> str | Path:
+    """Turn an argument or the environment variable into auto, hub, mini or a folder."""
+    value = os.environ.get(ENVIRONMENT_VARIABLE, "") if source is None else source
+    if isinstance(value, str):
+        value = value.strip()
+        if value.lower() in ("", "auto"):
+            return "auto"
+        if value.lower() in _NAMES:
+            return value.lower()
+    elif not isinstance(value, Path):
+        raise DataSourceError(f"source must be auto, hub, mini or a folder, got {value!r}.")
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise DataSourceError(
+            f"No data source {str(value)!r}: it is not auto, hub or mini, and no folder of that "
+            f"name exists. Correct source= or {ENVIRONMENT_VARIABLE}; "
+            "`mrl-course data --download FOLDER` makes such a folder."
+        )
+    return folder
+
+
+def _auto_choice() -> _Choice:
+    global _auto
+    if _auto is None:
+        if all(_cached_snapshot(data_set) for data_set in DATA_SETS):
+            _auto = _Choice("hub", "a copy of its pinned revisions is in the local cache")
+        else:
+            problem = _probe_hub(ALLNLI)
+            _auto = _Choice("mini", problem) if problem else _Choice("hub", f"{_host()} answers")
+    return _auto
+
+
+def _announce(choice: _Choice) -> None:
+    global _announced
+    if not _announced:
+        print(f"Data: {choice.text} ({ENVIRONMENT_VARIABLE} changes this).", flush=True)
+        _announced = True
+
+
+def _load(data_set: DataSet, split: str, limit: int | None, source: str | Path | None) -> Dataset:
+    if split not in data_set.splits:
+        raise DataSourceError(
+            f"{data_set.name} has no split {split!r}; choose one of {', '.join(data_set.splits)}."
+        )
+    if limit is not None:
+        limit = _positive("limit", limit)
+    table = _read_source(data_set, split, _resolve(source))
+    return Dataset(table if limit is None else table.slice(0, limit))
+
+
+def _read_source(data_set: DataSet, split: str, source: str | Path) -> pa.Table:
+    if isinstance(source, Path):
+        return _read_split(source / data_set.name, data_set, split)
+    if source == "auto":
+        return _read_auto(data_set, split)
+    folder = _hub_folder(data_set) if source == "hub" else _mini_folder() / data_set.name
+    return _read_split(folder, data_set, split)
+
+
+def _read_auto(data_set: DataSet, split: str) -> pa.Table:
+    global _auto, _announced
+    choice = _auto_choice()
+    _announce(choice)
+    if choice.source == "hub":
+        try:
+            return _read_source(data_set, split, "hub")
+        except DataSourceError as error:
+            _auto = _Choice("mini", f"the hub's {data_set.name} failed: {error}")
+            _announced = False
+            _announce(_auto)
+    return _read_source(data_set, split, "mini")
+
+
+def _mini_folder() -> Path:
+    from mrl_course.miniature import miniature_folder
+
+    folder = Path(miniature_folder())
+    if not folder.is_dir():
+        raise DataSourceError(
+            f"The embedded miniature is missing: {_show(folder)} does not exist. "
+            "Install mrl-course again."
+        )
+    return folder
+
+
+# --- the hub -----------------------------------------------------------------------------------
+
+
+def _host() -> str:
+    return urlsplit(hub_constants.ENDPOINT).netloc or hub_constants.ENDPOINT
+
+
+def _hub_folder(data_set: DataSet) -> Path:
+    """The pinned snapshot in the local cache, fetched if it is not there yet.
+
+    Not ``load_dataset("sentence-transformers/...")``: when the hub cannot be reached, that
+    serves whatever revision it prepared last instead of the pinned one.
+    """
+    folder = _cached_snapshot(data_set)
+    if folder is not None:
+        return folder
+    problem = _probe_hub(data_set)
+    if problem:
+        raise DataSourceError(
+            f"{data_set.repo} is not in the local cache, and {problem}. To go on, {WAYS_OUT}."
+        )
+    try:
+        with _quiet_hub():
+            return Path(fetch_snapshot(data_set))
+    except Exception as error:  # the hub client raises a wide family; none must reach a learner
+        raise DataSourceError(
+            f"Downloading {data_set.repo} from {_host()} failed ({_first_line(error)}). "
+            f"Try again, or {WAYS_OUT}."
+        ) from error
+
+
+def fetch_snapshot(data_set: DataSet, **options) -> str:
+    """Call ``huggingface_hub.snapshot_download`` for the pinned files of a data set."""
+    return huggingface_hub.snapshot_download(
+        data_set.repo,
+        repo_type="dataset",
+        revision=data_set.revision,
+        allow_patterns=data_set.patterns,
+        **options,
+    )
+
+
+def _cached_snapshot(data_set: DataSet) -> Path | None:
+    """The pinned snapshot if the local cache holds all its files; never uses the network."""
+    try:
+        folder = Path(fetch_snapshot(data_set, local_files_only=True))
+    except (OSError, ValueError):  # not cached, only partly cached, or no cache folder at all
+        return None
+    complete = all(any(folder.glob(pattern)) for pattern in data_set.patterns)
+    return folder if complete else None
+
+
+def _probe_hub(data_set: DataSet) -> str | None:
+    """Ask the hub for the head of one small file; None if it has it, else what is wrong.
+
+    In a thread of its own: a name server that does not answer blocks for longer than any
+    timeout of the HTTP client, and ``datasets`` alone takes 25 s to give up.
+    """
+    if hub_constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to ask the hub"
+    url = huggingface_hub.hf_hub_url(
+        data_set.repo, "README.md", repo_type="dataset", revision=data_set.revision
+    )
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            # The hub client's own session: it knows the proxies and certificates of the user.
+            response = huggingface_hub.get_session().head(
+                url,
+                headers=huggingface_hub.utils.build_hf_headers(),
+                timeout=PROBE_SECONDS,
+                follow_redirects=False,
+            )
+        except Exception:  # of whichever HTTP library the hub client uses
+            answers.append(f"{_host()} cannot be reached")
+        else:
+            status = response.status_code
+            answers.append(None if status < 400 else f"{_host()} answers with HTTP {status}")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers[0] if answers else f"{_host()} cannot be reached"
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """No progress bars and no hints on stderr: lessons store their outputs."""
+    log = huggingface_hub.utils.logging
+    verbosity = log.get_verbosity()
+    had_bars = not huggingface_hub.utils.are_progress_bars_disabled()
+    log.set_verbosity_error()
+    huggingface_hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if had_bars:
+            huggingface_hub.utils.enable_progress_bars()
+
+
+# --- one folder --------------------------------------------------------------------------------
+
+
+def _read_split(folder: Path, data_set: DataSet, split: str) -> pa.Table:
+    """Read and check one split of one data set from a folder in the hub's layout.
+
+    Reads the parquet files directly. ``load_dataset`` would first copy them into the user's
+    cache: that needs a writable cache, draws progress bars, takes a rewritten file with an old
+    time stamp for the cached one, and casts a wrongly typed column without a word.
+    """
+    files = _split_files(folder, data_set, split)
+    table = pa.concat_tables([_read_file(file, data_set.schema) for file in files])
+    if table.num_rows == 0:
+        raise DataSourceError(f"{_show(files[0])} has no rows. {_replace(data_set)}")
+    return table
+
+
+def _split_files(folder: Path, data_set: DataSet, split: str) -> list[Path]:
+    if not folder.is_dir():
+        hint = ""
+        if (folder.parent / data_set.files_in).is_dir():
+            hint = f" {_show(folder.parent)} looks like the data set itself: name its parent."
+        raise DataSourceError(f"There is no folder {_show(folder)}.{hint} {_replace(data_set)}")
+    files = sorted((folder / data_set.files_in).glob(f"{split}[-.]*parquet"))
+    if not files:  # files of other names: the README of the snapshot may say which they are
+        with contextlib.suppress(Exception):
+            builder = load_dataset_builder(str(folder), data_set.config)
+            files = [Path(file) for file in builder.config.data_files[split]]
+    if not files:
+        raise DataSourceError(
+            f"There is no file {data_set.files_in}/{split}-*.parquet in {_show(folder)}. "
+            f"{_replace(data_set)}"
+        )
+    return files
+
+
+def _read_file(file: Path, schema: pa.Schema) -> pa.Table:
+    """Read the columns of ``schema`` from one parquet file and check every row."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            _check_columns(file, parquet.schema_arrow, schema)
+            table = parquet.read(columns=schema.names)
+            table.validate(full=True)  # else text that is not UTF-8 fails at first use
+    except (pa.ArrowException, OSError) as error:
+        raise DataSourceError(
+            f"{_show(file)} cannot be read: it is broken or only half written "
+            f"({_first_line(error)}). Copy or download it again."
+        ) from error
+    for name in schema.names:
+        _check_values(file, name, table.column(name))
+    return table.select(schema.names).cast(schema)
+
+
+def _check_columns(file: Path, found: pa.Schema, wanted: pa.Schema) -> None:
+    for field in wanted:
+        if found.names.count(field.name) != 1:
+            raise DataSourceError(
+                f"{_show(file)} has no column {field.name!r}; it has "
+                f"{', '.join(found.names) or 'none'}. The columns must be named "
+                f"{', '.join(wanted.names)}."
+            )
+        dtype = found.field(field.name).type
+        if pa.types.is_string(field.type):
+            good, need = pa.types.is_string(dtype) or pa.types.is_large_string(dtype), "text"
+        else:
+            good, need = pa.types.is_floating(dtype) or pa.types.is_integer(dtype), "numbers"
+        if not good:
+            raise DataSourceError(
+                f"{_show(file)}: column {field.name!r} has the type {dtype}, but must hold {need}. "
+                "Convert the column and write the file again."
+            )
+
+
+def _check_values(file: Path, name: str, column: pa.ChunkedArray) -> None:
+    """Raise for the first null, blank text, or number outside [0, 1] (NaN too) in a column."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        good = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
+        wanted = "a number from 0 to 1 (divide scores from 0 to 5 by 5)"
+    else:
+        good = pc.not_equal(pc.utf8_trim_whitespace(column), "")
+        wanted = "a sentence that is not blank"
+    row = pc.index(pc.fill_null(good, False), False).as_py()
+    if row >= 0:
+        raise DataSourceError(
+            f"{_show(file)}: column {name!r}, row {row} (counted from 0) holds "
+            f"{column[row].as_py()!r}, but must hold {wanted}. Correct or drop that row."
+        )
+
+
+# --- small helpers -----------------------------------------------------------------------------
+
+
+def _positive(name: str, value: int) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}.")
+    return number
+
+
+def _replace(data_set: DataSet) -> str:
+    return (
+        f"Name a folder that holds {data_set.name}/{data_set.files_in}/*.parquet as on the hub "
+        f"(`mrl-course data --download FOLDER` makes one), or set {ENVIRONMENT_VARIABLE}=mini."
+    )
+
+
+def _show(path: Path) -> str:
+    """A path as a reader wants to see it: relative to here if it lies below."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
