@@ -195,10 +195,10 @@ def describe_source(source: str | Path | None = None) -> str:
     Raises:
         DataSourceError: ``source`` (or ``MRL_COURSE_DATA``) names no source.
     """
-    chosen = _resolve(source)
+    chosen = resolve_source(source)
     said_by = "source=" if source is not None else ENVIRONMENT_VARIABLE
     if isinstance(chosen, Path):
-        return f"the folder {_show(chosen)} ({said_by})"
+        return f"the folder {show_path(chosen)} ({said_by})"
     if chosen == "auto":
         return _auto_choice().text
     return f"{_NAMES[chosen]} ({said_by}{'' if source is not None else '='}{chosen})"
@@ -229,7 +229,7 @@ def _forget_auto() -> None:
     _auto, _announced = None, False
 
 
-def _resolve(source: str | Path | None) -> str | Path:
+def resolve_source(source: str | Path | None) -> str | Path:
     """Turn an argument or the environment variable into auto, hub, mini or a folder."""
     value = os.environ.get(ENVIRONMENT_VARIABLE, "") if source is None else source
     if isinstance(value, str):
@@ -256,7 +256,7 @@ def _auto_choice() -> _Choice:
         if all(_cached_snapshot(data_set) for data_set in DATA_SETS):
             _auto = _Choice("hub", "a copy of its pinned revisions is in the local cache")
         else:
-            problem = _probe_hub(ALLNLI)
+            problem = probe_hub(ALLNLI)
             _auto = _Choice("mini", problem) if problem else _Choice("hub", f"{_host()} answers")
     return _auto
 
@@ -275,17 +275,17 @@ def _load(data_set: DataSet, split: str, limit: int | None, source: str | Path |
         )
     if limit is not None:
         limit = _positive("limit", limit)
-    table = _read_source(data_set, split, _resolve(source))
+    table = _read_source(data_set, split, resolve_source(source))
     return Dataset(table if limit is None else table.slice(0, limit))
 
 
 def _read_source(data_set: DataSet, split: str, source: str | Path) -> pa.Table:
     if isinstance(source, Path):
-        return _read_split(source / data_set.name, data_set, split)
+        return read_split(source / data_set.name, data_set, split)
     if source == "auto":
         return _read_auto(data_set, split)
     folder = _hub_folder(data_set) if source == "hub" else _mini_folder() / data_set.name
-    return _read_split(folder, data_set, split)
+    return read_split(folder, data_set, split)
 
 
 def _read_auto(data_set: DataSet, split: str) -> pa.Table:
@@ -308,7 +308,7 @@ def _mini_folder() -> Path:
     folder = Path(miniature_folder())
     if not folder.is_dir():
         raise DataSourceError(
-            f"The embedded miniature is missing: {_show(folder)} does not exist. "
+            f"The embedded miniature is missing: {show_path(folder)} does not exist. "
             "Install mrl-course again."
         )
     return folder
@@ -330,7 +330,7 @@ def _hub_folder(data_set: DataSet) -> Path:
     folder = _cached_snapshot(data_set)
     if folder is not None:
         return folder
-    problem = _probe_hub(data_set)
+    problem = probe_hub(data_set)
     if problem:
         raise DataSourceError(
             f"{data_set.repo} is not in the local cache, and {problem}. To go on, {WAYS_OUT}."
@@ -340,7 +340,7 @@ def _hub_folder(data_set: DataSet) -> Path:
             return Path(fetch_snapshot(data_set))
     except Exception as error:  # the hub client raises a wide family; none must reach a learner
         raise DataSourceError(
-            f"Downloading {data_set.repo} from {_host()} failed ({_first_line(error)}). "
+            f"Downloading {data_set.repo} from {_host()} failed ({first_line(error)}). "
             f"Try again, or {WAYS_OUT}."
         ) from error
 
@@ -366,7 +366,7 @@ def _cached_snapshot(data_set: DataSet) -> Path | None:
     return folder if complete else None
 
 
-def _probe_hub(data_set: DataSet) -> str | None:
+def probe_hub(data_set: DataSet) -> str | None:
     """Ask the hub for the head of one small file; None if it has it, else what is wrong.
 
     In a thread of its own: a name server that does not answer blocks for longer than any
@@ -419,7 +419,7 @@ def _quiet_hub() -> Iterator[None]:
 # --- one folder --------------------------------------------------------------------------------
 
 
-def _read_split(folder: Path, data_set: DataSet, split: str) -> pa.Table:
+def read_split(folder: Path, data_set: DataSet, split: str) -> pa.Table:
     """Read and check one split of one data set from a folder in the hub's layout.
 
     Reads the parquet files directly. ``load_dataset`` would first copy them into the user's
@@ -429,7 +429,7 @@ def _read_split(folder: Path, data_set: DataSet, split: str) -> pa.Table:
     files = _split_files(folder, data_set, split)
     table = pa.concat_tables([_read_file(file, data_set.schema) for file in files])
     if table.num_rows == 0:
-        raise DataSourceError(f"{_show(files[0])} has no rows. {_replace(data_set)}")
+        raise DataSourceError(f"{show_path(files[0])} has no rows. {_replace(data_set)}")
     return table
 
 
@@ -437,8 +437,8 @@ def _split_files(folder: Path, data_set: DataSet, split: str) -> list[Path]:
     if not folder.is_dir():
         hint = ""
         if (folder.parent / data_set.files_in).is_dir():
-            hint = f" {_show(folder.parent)} looks like the data set itself: name its parent."
-        raise DataSourceError(f"There is no folder {_show(folder)}.{hint} {_replace(data_set)}")
+            hint = f" {show_path(folder.parent)} looks like the data set itself: name its parent."
+        raise DataSourceError(f"There is no folder {show_path(folder)}.{hint} {_replace(data_set)}")
     files = sorted((folder / data_set.files_in).glob(f"{split}[-.]*parquet"))
     if not files:  # files of other names: the README of the snapshot may say which they are
         with contextlib.suppress(Exception):
@@ -446,7 +446,7 @@ def _split_files(folder: Path, data_set: DataSet, split: str) -> list[Path]:
             files = [Path(file) for file in builder.config.data_files[split]]
     if not files:
         raise DataSourceError(
-            f"There is no file {data_set.files_in}/{split}-*.parquet in {_show(folder)}. "
+            f"There is no file {data_set.files_in}/{split}-*.parquet in {show_path(folder)}. "
             f"{_replace(data_set)}"
         )
     return files
@@ -461,8 +461,8 @@ def _read_file(file: Path, schema: pa.Schema) -> pa.Table:
             table.validate(full=True)  # else text that is not UTF-8 fails at first use
     except (pa.ArrowException, OSError) as error:
         raise DataSourceError(
-            f"{_show(file)} cannot be read: it is broken or only half written "
-            f"({_first_line(error)}). Copy or download it again."
+            f"{show_path(file)} cannot be read: it is broken or only half written "
+            f"({first_line(error)}). Copy or download it again."
         ) from error
     for name in schema.names:
         _check_values(file, name, table.column(name))
@@ -473,7 +473,7 @@ def _check_columns(file: Path, found: pa.Schema, wanted: pa.Schema) -> None:
     for field in wanted:
         if found.names.count(field.name) != 1:
             raise DataSourceError(
-                f"{_show(file)} has no column {field.name!r}; it has "
+                f"{show_path(file)} has no column {field.name!r}; it has "
                 f"{', '.join(found.names) or 'none'}. The columns must be named "
                 f"{', '.join(wanted.names)}."
             )
@@ -484,8 +484,8 @@ def _check_columns(file: Path, found: pa.Schema, wanted: pa.Schema) -> None:
             good, need = pa.types.is_floating(dtype) or pa.types.is_integer(dtype), "numbers"
         if not good:
             raise DataSourceError(
-                f"{_show(file)}: column {field.name!r} has the type {dtype}, but must hold {need}. "
-                "Convert the column and write the file again."
+                f"{show_path(file)}: column {field.name!r} has the type {dtype}, but must hold "
+                f"{need}. Convert the column and write the file again."
             )
 
 
@@ -500,7 +500,7 @@ def _check_values(file: Path, name: str, column: pa.ChunkedArray) -> None:
     row = pc.index(pc.fill_null(good, False), False).as_py()
     if row >= 0:
         raise DataSourceError(
-            f"{_show(file)}: column {name!r}, row {row} (counted from 0) holds "
+            f"{show_path(file)}: column {name!r}, row {row} (counted from 0) holds "
             f"{column[row].as_py()!r}, but must hold {wanted}. Correct or drop that row."
         )
 
@@ -525,13 +525,13 @@ def _replace(data_set: DataSet) -> str:
     )
 
 
-def _show(path: Path) -> str:
+def show_path(path: Path) -> str:
     """A path as a reader wants to see it: relative to here if it lies below."""
     with contextlib.suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -65,7 +65,7 @@ def fresh_choice(monkeypatch, tmp_path):
     monkeypatch.setattr(
         miniature, "miniature_folder", lambda: write_folder(tmp_path / "mini"), raising=False
     )
-    monkeypatch.setattr(data, "_probe_hub", lambda data_set: "the test has no network")
+    monkeypatch.setattr(data, "probe_hub", lambda data_set: "the test has no network")
     data._forget_auto()
     yield
     data._forget_auto()
@@ -272,7 +272,7 @@ def test_mini_reads_the_miniature_in_silence(capsys, monkeypatch, tmp_path):
 
 def test_auto_without_a_hub_takes_the_miniature_and_says_so_once(capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(data, "_probe_hub", lambda d: asked.append(d) or "a storm is raging")
+    monkeypatch.setattr(data, "probe_hub", lambda d: asked.append(d) or "a storm is raging")
     assert len(data.load_allnli()) == 4
     assert len(data.load_stsb(source="auto")) == 2
     out = capsys.readouterr().out
@@ -281,7 +281,7 @@ def test_auto_without_a_hub_takes_the_miniature_and_says_so_once(capsys, monkeyp
 
 
 def test_auto_takes_a_cached_copy_without_asking_the_network(cached, capsys, monkeypatch):
-    monkeypatch.setattr(data, "_probe_hub", lambda data_set: pytest.fail("asked the network"))
+    monkeypatch.setattr(data, "probe_hub", lambda data_set: pytest.fail("asked the network"))
     assert len(data.load_allnli()) == 4
     assert "the hub, because a copy" in capsys.readouterr().out
     assert len(data.load_allnli(source="hub")) == 4
@@ -295,7 +295,7 @@ def test_a_half_cached_snapshot_does_not_count(cached):
 
 
 def test_auto_falls_back_when_the_hub_answers_but_then_fails(capsys, monkeypatch):
-    monkeypatch.setattr(data, "_probe_hub", lambda data_set: None)
+    monkeypatch.setattr(data, "probe_hub", lambda data_set: None)
 
     def fail(*args, local_files_only=False, **kwargs):
         raise huggingface_hub.errors.LocalEntryNotFoundError("the line went dead\nand more")
@@ -315,7 +315,7 @@ def test_auto_falls_back_from_a_broken_cached_copy(cached, capsys):
 
 
 def test_hub_fetches_the_pinned_revision_and_only_what_is_read(folder, monkeypatch):
-    monkeypatch.setattr(data, "_probe_hub", lambda data_set: None)
+    monkeypatch.setattr(data, "probe_hub", lambda data_set: None)
     calls = []
 
     def fake(repo, *, local_files_only=False, **options):
@@ -366,7 +366,7 @@ def test_hub_that_cannot_be_had_says_what_to_do():
 
 # --- the probe itself ----------------------------------------------------------------------------
 
-PROBE = data._probe_hub
+PROBE = data.probe_hub
 
 
 def probe_in_fresh_process(**env) -> tuple[str, float]:
@@ -374,7 +374,7 @@ def probe_in_fresh_process(**env) -> tuple[str, float]:
     code = (
         "import time; from mrl_course import data; data.PROBE_SECONDS = 1;"
         "start = time.perf_counter();"
-        "print(data._probe_hub(data.ALLNLI)); print(time.perf_counter() - start)"
+        "print(data.probe_hub(data.ALLNLI)); print(time.perf_counter() - start)"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env}
     done = subprocess.run(
