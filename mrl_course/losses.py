@@ -175,7 +175,9 @@ def _check_pair(anchors: Tensor, candidates: Tensor, scale: float) -> None:
         if not torch.isfinite(emb.detach().sum()):  # one pass; a NaN or infinity survives a sum
             row = (~torch.isfinite(emb.detach()).all(1)).nonzero().flatten()
             if len(row):
-                raise ValueError(f"{name} holds NaN or infinite numbers, first in row {int(row[0])}")
+                raise ValueError(
+                    f"{name} holds NaN or infinite numbers, first in row {int(row[0])}"
+                )
     if anchors.shape[1] != candidates.shape[1]:
         raise ValueError(
             f"anchors have {anchors.shape[1]} numbers each and candidates {candidates.shape[1]}; "

@@ -1,0 +1,87 @@
+"""Small encoders, all of them ``SentenceTransformer`` objects: they save, load, encode and truncate
+like any other.
+
+A *static* model has one trained vector per token and no layers: a sentence is the mean of its
+tokens' vectors. It knows nothing of word order, but it trains in seconds on a CPU. (The idea is
+described in https://huggingface.co/blog/static-embeddings.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.trainers import WordPieceTrainer
+
+INITIAL_STD = 0.1  # spread of the random start; larger needs a larger learning rate
+
+
+def train_tokenizer(sentences: Sequence[str], vocab_size: int = 12_000) -> Tokenizer:
+    """Train a lower-casing WordPiece tokenizer on ``sentences``.
+
+    Args:
+        sentences: the training texts; order and repetition only change token frequencies.
+        vocab_size: the most tokens wanted, at least 100; a small corpus may give fewer.
+
+    Raises:
+        TypeError: a sentence is not a string.
+        ValueError: no sentence with a letter or digit in it, or ``vocab_size`` below 100.
+    """
+    if isinstance(sentences, str):
+        raise TypeError("sentences must be a list of strings, got one string")
+    sentences = list(sentences)
+    for row, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise TypeError(
+                f"sentence {row} is {sentence!r} ({type(sentence).__name__}), not a string"
+            )
+    if not any(map(str.strip, sentences)):
+        raise ValueError("no sentence to train a tokenizer on: all are empty")
+    if vocab_size < 100:
+        raise ValueError(f"vocab_size must be at least 100, got {vocab_size}")
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=["[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator(sentences, trainer)
+    return tokenizer
+
+
+def build_static_model(
+    sentences: Sequence[str],
+    dim: int = 768,
+    vocab_size: int = 12_000,
+    seed: int = 0,
+    *,
+    tokenizer: Tokenizer | None = None,
+) -> SentenceTransformer:
+    """An untrained static model on the CPU: tokenizer, random embedding table, mean of tokens.
+
+    Args:
+        sentences: texts that the tokenizer learns its vocabulary from.
+        dim: D, numbers per embedding, at least 1.
+        vocab_size: the most rows of the table, at least 100.
+        seed: of the random start; the same call gives the same model.
+        tokenizer: use this one instead of training one on ``sentences``, for example to build
+            several sizes over one vocabulary.
+
+    Returns:
+        A ``SentenceTransformer`` whose ``encode`` gives float32 arrays of shape (n, dim). A text
+        without tokens becomes a row of zeros.
+
+    Raises:
+        TypeError, ValueError: as :func:`train_tokenizer`; ``dim`` below 1 or not an integer.
+    """
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        raise ValueError(f"dim must be an integer of at least 1, got {dim!r}")
+    if tokenizer is None:
+        tokenizer = train_tokenizer(sentences, vocab_size)
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(tokenizer.get_vocab_size(), dim, generator=generator) * INITIAL_STD
+    return SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
+    )

@@ -1,0 +1,160 @@
+"""Every figure of the course. Each function returns the Axes and takes ``ax=None``.
+
+Colours are those of Okabe and Ito, which people with any colour vision can tell apart; each line
+also has a marker of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from mrl_course.evaluation import Curve
+from mrl_course.training import History
+
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky blue": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "purple": "#CC79A7",
+}
+# One look per model, the same in every figure of the course.
+STYLES = {
+    "matryoshka": {"color": OKABE_ITO["blue"], "marker": "o"},
+    "regular": {"color": OKABE_ITO["vermillion"], "marker": "s"},
+    "regular+pca": {"color": OKABE_ITO["green"], "marker": "^"},
+    "random-dims": {"color": OKABE_ITO["purple"], "marker": "x"},
+    "trained-at-k": {"color": OKABE_ITO["black"], "marker": "D"},
+}
+_OTHERS = [
+    {"color": OKABE_ITO["orange"], "marker": "v"},
+    {"color": OKABE_ITO["sky blue"], "marker": "P"},
+    {"color": OKABE_ITO["yellow"], "marker": "*"},
+]
+TASKS = {
+    "sts_spearman": "Similarity (STS): Spearman's correlation",
+    "retrieval_recall_at_10": "Retrieval: recall@10",
+}
+
+
+def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style) -> Axes:
+    """Draw curves over k by name.
+
+    Args:
+        curves: name -> :class:`~mrl_course.evaluation.Curve`; known model names get their colour.
+        ax: where to draw; a new figure by default.
+        **style: passed to every line.
+
+    Raises:
+        ValueError: no curve given.
+    """
+    if not curves:
+        raise ValueError("curves is empty; give at least one name and Curve")
+    frames = [curve.to_frame().assign(model=name, seed=0) for name, curve in curves.items()]
+    first = next(iter(curves.values()))
+    return plot_retention(pd.concat(frames), column="score", label=first.metric, ax=ax, **style)
+
+
+def plot_retention(
+    results: pd.DataFrame,
+    task: str | None = None,
+    column: str = "retention",
+    ax: Axes | None = None,
+    label: str | None = None,
+    **style,
+) -> Axes:
+    """Draw one line per model over k, with a band from the lowest to the highest seed.
+
+    The y axis starts at zero, so that a small difference looks small; k is on a log axis.
+
+    Args:
+        results: rows with columns ``model``, ``k`` and the one named by ``column``; ``seed`` if
+            there are several; ``task`` if ``task`` is given. ``retention.csv`` has all of them.
+        task: draw only the rows of this task.
+        column: ``"retention"`` (share of the model's own full-size score) or ``"score"``.
+        ax: where to draw; a new figure by default.
+        label: of the y axis.
+        **style: passed to every line.
+
+    Raises:
+        ValueError: a column is missing or nothing is left to draw.
+    """
+    if task is not None:
+        if "task" not in results or task not in set(results["task"]):
+            raise ValueError(f"results hold no rows with task {task!r}")
+        results = results[results["task"] == task]
+    missing = [name for name in ("model", "k", column) if name not in results]
+    if missing or results.empty:
+        raise ValueError(f"results have no {missing[0] if missing else 'rows'} to draw")
+    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    order = [name for name in STYLES if name in set(results["model"])]
+    order += [name for name in dict.fromkeys(results["model"]) if name not in STYLES]
+    for number, name in enumerate(order):
+        by_k = results[results["model"] == name].groupby("k")[column].agg(["mean", "min", "max"])
+        look = STYLES.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 5} | style
+        if len(by_k) > 40:  # all D sizes: a marker on each would hide the line
+            look["marker"] = None
+        ax.plot(by_k.index, by_k["mean"], label=name, **look)
+        if (by_k["max"] > by_k["min"]).any():
+            ax.fill_between(by_k.index, by_k["min"], by_k["max"], color=look["color"], alpha=0.2)
+    k_axis(ax, results["k"])
+    ax.set_ylim(bottom=min(0, results[column].min()))
+    if label is None:
+        label = TASKS.get(task, column)
+        label = "share of own full-size score" if column == "retention" else label
+    ax.set_ylabel(label)
+    if task is not None:
+        ax.set_title(TASKS.get(task, task), fontsize="medium")
+    ax.legend()
+    return ax
+
+
+def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> Axes:
+    """Draw the loss of each prefix over the steps of a training.
+
+    Args:
+        history: from :func:`mrl_course.training.train`.
+        ax: where to draw; a new figure by default.
+        smooth: each point is the mean of this many steps, at least 1.
+
+    Raises:
+        ValueError: no step was made, or ``smooth`` below 1.
+    """
+    if smooth < 1:
+        raise ValueError(f"smooth must be at least 1, got {smooth}")
+    frame = history.to_frame()
+    if frame.empty:
+        raise ValueError("the history holds no steps to draw")
+    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    smoothed = frame.rolling(smooth, min_periods=1).mean()
+    # From light (short prefixes) to dark (long ones) in an order that everyone can see.
+    shades = plt.get_cmap("cividis_r")(np.linspace(0.15, 1, len(frame.columns)))
+    for shade, k in zip(shades, sorted(frame.columns), strict=True):
+        ax.plot(smoothed.index, smoothed[k], color=shade, label=f"k = {k}")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss of the prefix")
+    ax.set_ylim(bottom=0)
+    ax.legend(ncols=2)
+    return ax
+
+
+def k_axis(ax: Axes, sizes: Sequence[int]) -> None:
+    """Make x a log axis over prefix sizes with plain numbers as ticks."""
+    low, high = int(min(sizes)), int(max(sizes))
+    ticks = [2**i for i in range(13) if low <= 2**i <= high]
+    if ticks and high / ticks[-1] > 1.4:
+        ticks.append(high)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_locator(FixedLocator(ticks or [low, high]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.set_xlabel("k, numbers kept of each embedding (log scale)")
