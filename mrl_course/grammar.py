@@ -1,0 +1,1189 @@
+"""A small grammar of English: meanings on one side, sentences on the other.
+
+A `Frame` is a meaning (who does what, to what, where, when). `say` turns it into one of many
+sentences; `Grammar.weaken` takes details away, so that the result is entailed;
+`Grammar.contradict` changes one detail, so that the result can't be true as well;
+`meaning_overlap` grades two frames. The words come from `mrl_course.lexicon`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, TypeVar
+
+from mrl_course.lexicon import (
+    Action,
+    Lexicon,
+    Phrase,
+    Place,
+    Quantity,
+    Scene,
+    Thing,
+    Word,
+    content_words,
+)
+
+T = TypeVar("T")
+ADJECTIVE_ORDER = ("size", "place_size", "height", "weight", "length", "age", "thingage", "colour")
+EXCLUSIVE = {"colour", "age", "material", "side", "coat", "thingage", "animalage"}
+VOWEL_SOUND = re.compile(r"(?!uni|use|usu|eu|one\b|uku)[aeiou]|hour|honest|heir", re.IGNORECASE)
+
+
+# ---------------------------------------------------------------------------------------------
+# Chance. Only Random.random() is used: its values are the same in every Python version.
+
+
+def choose(rng: Random, options: Sequence[T]) -> T:
+    """One of the options, all equally likely."""
+    return options[int(rng.random() * len(options))]
+
+
+def chance(rng: Random, probability: float) -> bool:
+    """True with the given probability."""
+    return rng.random() < probability
+
+
+# ---------------------------------------------------------------------------------------------
+# Meanings
+
+
+@dataclass(frozen=True)
+class NP:
+    """A thing with an optional quantity and adjectives; no quantity means one, or a mass."""
+
+    thing: Thing
+    count: Quantity | None = None
+    adjectives: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Who does what: `level` says which of the action's phrases is meant.
+
+    `same` is the action itself, `general` something that it entails, `against` something that it
+    excludes; `index` picks one of the general or excluded phrases.
+    """
+
+    actor: NP
+    action: Action
+    object: NP | None = None
+    level: str = "same"
+    index: int = 0
+    partner: NP | None = None
+    manner: Word | None = None
+    negated: bool = False
+
+    def phrases(self) -> tuple[Phrase, ...]:
+        """The phrases that say this event."""
+        if self.level == "same":
+            return self.action.same
+        return (getattr(self.action, self.level)[self.index],)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place, told exactly (`general` is None), or by one of its general names."""
+
+    place: Place
+    general: int | None = None
+
+    def words(self) -> tuple[str, ...]:
+        """The wordings of this place."""
+        return self.place.same if self.general is None else (self.place.general[self.general],)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A whole meaning. `event` is None when only clothes or a place are told of `who`."""
+
+    scene: Scene
+    tense: str  # now, past or future
+    event: Event
+    told: str = "event"  # event, place or wear: what the sentence says of the actor
+    second: Event | None = None
+    wear: NP | None = None
+    bare: bool = False  # True: the actor is without the garment `wear`
+    posture: str = ""
+    spot: Spot | None = None
+    setting: Spot | None = None
+    where: str = ""  # in or out
+    when: Word | None = None
+
+
+SMALL_COUNTS = {"two", "three", "four", "five", "a pair of", "several", "a group of", "some"}
+OBJECT_COUNTS = {"", "two", "three", "four", "five", "six", "several", "a few", "some", "many"}
+LARGE_COUNTS = OBJECT_COUNTS | {"ten", "a dozen", "twenty", "fifty", "a hundred", "two hundred"}
+LARGE_COUNTS |= {"dozens of"}
+
+
+class Grammar:
+    """Draws meanings from a lexicon and says them."""
+
+    def __init__(self, lexicon: Lexicon):
+        self.lexicon = lexicon
+        self.scenes = list(lexicon.scenes.values())
+        self.quantity = {q.word: q for q in lexicon.quantities}
+        self.adverbs = lexicon.adverbs
+        pick = lexicon.quantities
+        self.small = [q for q in pick if q.word in SMALL_COUNTS]
+        self.several = [q for q in pick if q.word in OBJECT_COUNTS]
+        self.large = [q for q in pick if q.word in LARGE_COUNTS]
+        self.bare_plural = self.quantity[""]
+
+    # -- drawing a meaning ----------------------------------------------------------------------
+
+    def adjective(self, rng: Random, thing: Thing) -> tuple[Word, ...]:
+        """No, one or two adjectives that suit the thing."""
+        if not thing.adjectives:
+            return ()
+        first = choose(rng, thing.adjectives)
+        words = [choose(rng, self.lexicon.adjectives[first])]
+        if len(thing.adjectives) > 1 and chance(rng, 0.12):
+            second = choose(rng, thing.adjectives)
+            if second != first:
+                words.append(choose(rng, self.lexicon.adjectives[second]))
+        rank = {group: n for n, group in enumerate(ADJECTIVE_ORDER)}
+        return tuple(sorted(words, key=lambda word: rank.get(word.group, -1)))
+
+    def actor(self, rng: Random, scene: Scene, action: Action, avoid: frozenset[Thing]) -> NP:
+        """Someone who can do the action and is not in `avoid`."""
+        things = [thing for thing in action.actors if thing not in avoid] or list(action.actors)
+        thing = choose(rng, things)
+        count = None
+        many = 0.05 if scene.kind == "news" else 0.22
+        if thing.countable and thing.kind != "weather" and chance(rng, many):
+            count = choose(rng, self.small)
+        likely = {"weather": 0.6, "weather2": 0.4, "body": 0.3}.get(thing.kind, 0.35)
+        return NP(thing, count, self.adjective(rng, thing) if chance(rng, likely) else ())
+
+    def object(self, rng: Random, scene: Scene, actor: NP, thing: Thing) -> NP:
+        """An object, several of them where that is plausible."""
+        count = None
+        if thing.countable:
+            often = {"often": 0.45, "few": 0.12, "news": 0.0, "never": 0.0}[thing.several]
+            if scene.kind == "news":
+                often = {"never": 0.0, "few": 0.5}.get(thing.several, 0.35)
+            if actor.count and thing.several != "never" and chance(rng, 0.7):
+                count = self.bare_plural
+            elif chance(rng, often):
+                big = scene.kind == "news" and thing.kind in ("person", "plant", "product")
+                count = choose(rng, self.large if big else self.several)
+        return NP(thing, count, self.adjective(rng, thing) if chance(rng, 0.45) else ())
+
+    def event(self, rng: Random, scene: Scene, avoid: frozenset[Thing] = frozenset()) -> Event:
+        """Something that happens in the scene."""
+        action = choose(rng, self.lexicon.actions[scene.name])
+        actor = self.actor(rng, scene, action, avoid)
+        goal = None
+        if action.objects:
+            options = [thing for thing in action.objects if not thing.is_a(actor.thing)]
+            options = [t for t in options if not actor.thing.is_a(t)] or list(action.objects)
+            goal = self.object(rng, scene, actor, choose(rng, options))
+        partner = None
+        if actor.count is None and actor.thing.kind == "person" and chance(rng, 0.1):
+            others = [t for t in action.actors if not _related(t, actor.thing) and t.countable]
+            others = [t for t in others if goal is None or not _related(t, goal.thing)]
+            partner = NP(choose(rng, others)) if others else None
+        manner = None
+        if action.manner and chance(rng, 0.2):
+            manner = choose(rng, self.adverbs[choose(rng, action.manner)])
+        return Event(actor, action, goal, partner=partner, manner=manner)
+
+    def frame(self, rng: Random, scene: Scene | None = None) -> Frame:
+        """A full meaning, as rich as a caption or a news line."""
+        scene = scene or choose(rng, self.scenes)
+        event = self.event(rng, scene)
+        if scene.kind == "news":
+            tense = "past" if chance(rng, 0.8) else "future"
+            times = self.lexicon.times["news" if tense == "past" else "future"]
+            frame = Frame(scene, tense, event, setting=self._place(rng, event, "setting", 0.75))
+            return replace(frame, when=choose(rng, times) if chance(rng, 0.35) else None)
+        frame = Frame(scene, "past" if chance(rng, 0.18) else "now", event)
+        spot = self._place(rng, event, "spot", 0.45)
+        setting = self._place(rng, event, "setting", 0.5 if spot else 0.75)
+        posture = ""
+        if spot and event.action.posture and chance(rng, 0.35):
+            posture = choose(rng, event.action.posture)
+        wear = None
+        if event.actor.thing.kind == "person" and event.partner is None and chance(rng, 0.27):
+            wear = self._wear(rng, scene, event)
+        second = None
+        if not wear and not posture and chance(rng, 0.16):
+            second = self._second(rng, scene, event)
+        when = None
+        if frame.tense == "past" and chance(rng, 0.5):
+            when = choose(rng, self.lexicon.times["past"])
+        elif second is None and chance(rng, 0.2):
+            when = choose(rng, self.lexicon.times[choose(rng, scene.times)])
+        bare = wear is not None and not wear.adjectives and chance(rng, 0.3)
+        return replace(
+            frame,
+            spot=None if second and setting else spot,
+            setting=setting,
+            posture=posture,
+            wear=wear,
+            bare=bare,
+            second=second,
+            when=when,
+        )
+
+    def _place(self, rng: Random, event: Event, kind: str, likely: float) -> Spot | None:
+        places = self.lexicon.places.get((event.action.scene, kind))
+        if not places or not chance(rng, likely):
+            return None
+        place = choose(rng, places)
+        words = set(event.action.words)
+        for np in (event.object, event.actor):
+            if np:
+                words |= content_words(" ".join(n.word for n in np.thing.nouns))
+        return None if words & place.words else Spot(place)
+
+    def _wear(self, rng: Random, scene: Scene, event: Event) -> NP | None:
+        if not scene.wears:
+            return None
+        thing = choose(rng, scene.wears)
+        if event.object and _related(thing, event.object.thing):
+            return None
+        count = self.bare_plural if event.actor.count or thing.name in PAIRS else None
+        adjectives = self.adjective(rng, thing) if chance(rng, 0.75) else ()
+        return NP(thing, count if thing.countable else None, adjectives)
+
+    def _second(self, rng: Random, scene: Scene, event: Event) -> Event | None:
+        avoid = frozenset({event.actor.thing, event.partner.thing if event.partner else None})
+        other = self.event(rng, scene, avoid)
+        taken = [np.thing for np in (event.actor, event.partner, event.object) if np]
+        clash = other.action is event.action or any(_related(other.actor.thing, t) for t in taken)
+        if other.object:
+            clash = clash or any(_related(other.object.thing, t) for t in taken)
+        return None if clash else replace(other, partner=None, manner=None)
+
+    # -- less is entailed -----------------------------------------------------------------------
+
+    def weaken(self, rng: Random, frame: Frame, keep: float = 0.55) -> Frame:
+        """A meaning that the frame entails: details dropped or made more general.
+
+        Args:
+            keep: chance, from 0 to 1, that a detail stays; the rest is dropped or widened.
+        """
+        if frame.second is not None and chance(rng, 0.3 * (1 - keep) * 2):
+            frame = replace(frame, event=frame.second, spot=None, posture="", when=None)
+            frame = replace(frame, second=None)
+        event = frame.event
+        if frame.told == "event" and event.partner and chance(rng, 0.6):
+            pair = (event.actor, event.partner)
+            one = choose(rng, pair)
+            event = replace(event, actor=replace(one, adjectives=()), partner=None)
+        level = event.level
+        told = "event"
+        if level == "same" and not event.negated and chance(rng, 0.3 * (1 - keep)):
+            event = replace(event, level="general", index=self._index(rng, event.action.general))
+            if not event.phrases()[0].has_object:
+                event = replace(event, object=None, manner=None)
+        elif level == "same" and chance(rng, 0.03):
+            event = replace(event, level="against", index=self._index(rng, event.action.against))
+            event = replace(event, negated=True, manner=None)
+            if not event.phrases()[0].has_object:
+                event = replace(event, object=None)
+        elif frame.second is None and event.partner is None and chance(rng, 0.08):
+            told = "wear" if frame.wear else "place" if frame.spot or frame.setting else "event"
+        general = event.level != "same"
+        negated = event.negated
+        event = replace(
+            event,
+            actor=self._widen(rng, event.actor, 0.75 if general else keep),
+            object=event.object
+            and (
+                replace(
+                    event.object,
+                    adjectives=(),
+                    count=None if not event.object.count else event.object.count,
+                )
+                if negated
+                else self._widen(rng, event.object, 0.95 if general else keep + 0.15)
+            ),
+            manner=event.manner if not negated and chance(rng, keep * 0.6) else None,
+        )
+        keep_place = keep + (0.35 if general else 0.1)
+        second = None
+        if frame.second is not None and chance(rng, keep * 0.4):
+            second = frame.second
+        wear = frame.wear if told == "wear" or chance(rng, keep * 0.5) else None
+        spot = frame.spot if told == "place" or chance(rng, keep_place * 0.7) else None
+        setting = frame.setting if told == "place" or chance(rng, keep_place) else None
+        where = ""
+        if frame.setting and not setting and frame.scene.where and chance(rng, 0.12):
+            where = frame.scene.where
+        return replace(
+            frame,
+            event=event,
+            told=told,
+            second=second,
+            wear=wear,
+            posture=frame.posture if spot and chance(rng, 0.6) else "",
+            spot=self._widen_place(rng, spot, keep),
+            setting=self._widen_place(rng, setting, keep),
+            where=where,
+            when=frame.when if chance(rng, keep * 0.5) else None,
+        )
+
+    @staticmethod
+    def _index(rng: Random, options: Sequence[Any]) -> int:
+        return int(rng.random() * len(options))
+
+    def _widen(self, rng: Random, np: NP, keep: float) -> NP:
+        thing, count = np.thing, np.count
+        if thing.parents and chance(rng, (1 - keep) * 0.75):
+            wider = thing.parents[0] if chance(rng, 0.8) else thing.parents[-1]
+            if count is None or wider.countable:
+                thing = wider
+        if count and chance(rng, 0.5):
+            count = choose(rng, self.wider_counts(count))
+        adjectives = tuple(word for word in np.adjectives if chance(rng, keep * 0.75))
+        return NP(thing, count, adjectives)
+
+    def wider_counts(self, count: Quantity) -> list[Quantity]:
+        """Quantities that hold whenever `count` does, itself included."""
+        options = [q for q in self.lexicon.quantities if q.low <= count.low <= count.high <= q.high]
+        return [q for q in options if not q.word.startswith("fewer") or count.high > 1]
+
+    @staticmethod
+    def _widen_place(rng: Random, spot: Spot | None, keep: float) -> Spot | None:
+        if spot and spot.general is None and spot.place.general and chance(rng, 0.7 * (1 - keep)):
+            return Spot(spot.place, int(rng.random() * len(spot.place.general)))
+        return spot
+
+    # -- a contradiction ------------------------------------------------------------------------
+
+    def contradict(self, rng: Random, frame: Frame, drop: float = 0.4) -> Frame:
+        """A meaning that can't be true of the same moment: one detail is changed.
+
+        Args:
+            drop: chance, from 0 to 1, that each detail that wasn't changed is left out.
+        """
+        event = frame.event
+        edits = [("against", 4.0), ("negate", 1.6), ("action", 1.8)]
+        if event.object:
+            edits.append(("object", 2.2))
+            if event.object.count and event.object.count.word:
+                edits.append(("object_count", 1.2))
+            if event.object.adjectives:
+                edits.append(("object_adjective", 1.0))
+            if event.object.thing.kind == "person" and event.actor.thing.kind == "person":
+                edits.append(("swap", 1.5))
+        if event.actor.count and event.actor.count.word:
+            edits.append(("actor_count", 1.6))
+        if event.actor.adjectives:
+            edits.append(("actor_adjective", 0.8))
+        edits.append(("actor", 1.6))
+        if frame.setting:
+            edits.append(("setting", 1.8))
+        if frame.posture:
+            edits.append(("posture", 1.5))
+        if frame.wear:
+            edits.append(("wear", 1.5))
+        if frame.when and frame.when.group != "news":
+            edits.append(("when", 0.8))
+        while True:
+            edit = weighted(rng, edits)
+            changed = getattr(self, f"_edit_{edit}")(rng, frame)
+            if changed is not None:
+                return self._drop(rng, changed, frame, drop)
+
+    @staticmethod
+    def _drop(rng: Random, changed: Frame, frame: Frame, drop: float) -> Frame:
+        updates: dict[str, Any] = {}
+        for name in ("second", "wear", "spot", "setting", "when"):
+            if getattr(changed, name) is getattr(frame, name) and chance(rng, drop):
+                updates[name] = None
+        if "wear" in updates:
+            updates["bare"] = False
+        if "spot" in updates and changed.posture == frame.posture:
+            updates["posture"] = ""
+        elif "spot" in updates:
+            del updates["spot"]
+        if changed.told != "event":  # a place or a garment must stay to be told
+            updates = {}
+        return replace(changed, **updates)
+
+    def _event(self, frame: Frame, **changes: Any) -> Frame:
+        return replace(frame, event=replace(frame.event, **changes))
+
+    def _edit_against(self, rng: Random, frame: Frame) -> Frame:
+        action = frame.event.action
+        index = self._index(rng, action.against)
+        goal = frame.event.object if action.against[index].has_object else None
+        return self._event(frame, level="against", index=index, object=goal, manner=None)
+
+    def _edit_negate(self, rng: Random, frame: Frame) -> Frame:
+        goal = frame.event.object
+        if goal and goal.count:  # "not three apples" could still be two
+            goal = NP(goal.thing, self.bare_plural)
+        elif goal:
+            goal = NP(goal.thing)
+        return self._event(frame, negated=True, object=goal, manner=None)
+
+    def _edit_action(self, rng: Random, frame: Frame) -> Frame | None:
+        if frame.scene.kind == "news":
+            return None
+        options = [
+            action
+            for action in self.lexicon.actions[frame.scene.name]
+            if not action.overlaps(frame.event.action) and frame.event.actor.thing in action.actors
+        ]
+        if not options:
+            return None
+        action = choose(rng, options)
+        goal = None
+        if action.objects:
+            thing = frame.event.object.thing if frame.event.object else None
+            if thing is None or thing not in action.objects:
+                free = [t for t in action.objects if not _related(t, frame.event.actor.thing)]
+                thing = choose(rng, free or list(action.objects))
+            goal = self.object(rng, frame.scene, frame.event.actor, thing)
+        return self._event(frame, action=action, level="same", index=0, object=goal, manner=None)
+
+    def _edit_object(self, rng: Random, frame: Frame) -> Frame | None:
+        goal = frame.event.object
+        assert goal is not None
+        busy = {np.thing for np in (frame.event.actor, frame.event.partner) if np}
+        options = [
+            thing
+            for thing in frame.event.action.objects
+            if not _related(thing, goal.thing) and thing not in busy
+        ]
+        if not options or frame.scene.kind == "news":
+            return None
+        thing = choose(rng, options)
+        count = goal.count if thing.countable else None
+        return self._event(frame, object=NP(thing, count, self._fitting(goal, thing)))
+
+    @staticmethod
+    def _fitting(np: NP, thing: Thing) -> tuple[Word, ...]:
+        return tuple(word for word in np.adjectives if word.group in thing.adjectives)
+
+    def _edit_swap(self, rng: Random, frame: Frame) -> Frame | None:
+        event = frame.event
+        if event.partner or frame.wear or event.object is None:
+            return None
+        return self._event(frame, actor=event.object, object=event.actor, manner=None)
+
+    def _edit_actor(self, rng: Random, frame: Frame) -> Frame | None:
+        actor = frame.event.actor
+        if frame.scene.kind == "news" or frame.event.partner:
+            return None
+        options = [thing for thing in frame.event.action.actors if _rivals(thing, actor.thing)]
+        goal = frame.event.object
+        options = [thing for thing in options if not goal or not _related(thing, goal.thing)]
+        if not options:
+            return None
+        thing = choose(rng, options)
+        return self._event(frame, actor=NP(thing, actor.count, self._fitting(actor, thing)))
+
+    def _edit_actor_count(self, rng: Random, frame: Frame) -> Frame | None:
+        return self._recount(rng, frame, "actor")
+
+    def _edit_object_count(self, rng: Random, frame: Frame) -> Frame | None:
+        return self._recount(rng, frame, "object")
+
+    def _recount(self, rng: Random, frame: Frame, slot: str) -> Frame | None:
+        np = getattr(frame.event, slot)
+        options: list[Quantity | None] = [
+            q
+            for q in self.lexicon.quantities
+            if (q.low > np.count.high or q.high < np.count.low) and q.low < 21 and q.word
+        ]
+        if slot == "actor" or np.thing.several != "often":
+            options = [q for q in options if q.low < 7]
+        if np.count.low > 1:
+            options += [None, None]
+        if not options or frame.event.partner:
+            return None
+        return self._event(frame, **{slot: replace(np, count=choose(rng, options))})
+
+    def _edit_actor_adjective(self, rng: Random, frame: Frame) -> Frame | None:
+        return self._readjective(rng, frame, "actor")
+
+    def _edit_object_adjective(self, rng: Random, frame: Frame) -> Frame | None:
+        return self._readjective(rng, frame, "object")
+
+    def _opposite(self, rng: Random, word: Word) -> Word | None:
+        group = self.lexicon.adjectives[word.group]
+        if word.opposite:
+            return next(other for other in group if other.words[0] == word.opposite)
+        if word.group in EXCLUSIVE:
+            return choose(rng, [other for other in group if other is not word])
+        return None
+
+    def _readjective(self, rng: Random, frame: Frame, slot: str) -> Frame | None:
+        np = getattr(frame.event, slot)
+        changed = [(n, self._opposite(rng, word)) for n, word in enumerate(np.adjectives)]
+        changed = [(n, word) for n, word in changed if word]
+        if not changed:
+            return None
+        n, word = choose(rng, changed)
+        words = (*np.adjectives[:n], word, *np.adjectives[n + 1 :])
+        return self._event(frame, **{slot: replace(np, adjectives=words)})
+
+    def _edit_setting(self, rng: Random, frame: Frame) -> Frame:
+        old = frame.setting.place
+        name = frame.scene.name
+        if frame.scene.kind == "caption" and chance(rng, 0.3):
+            name = choose(rng, [s.name for s in self.scenes if s.kind == "caption"])
+        places = [
+            place
+            for place in self.lexicon.places[name, "setting"]
+            if place is not old
+            and not place.words & (old.words | frame.event.action.words)
+            and not set(place.general) & set(old.general)
+        ]
+        if not places:
+            return None
+        return replace(frame, setting=Spot(choose(rng, places)))
+
+    def _edit_posture(self, rng: Random, frame: Frame) -> Frame:
+        return replace(frame, posture="stand" if frame.posture == "sit" else "sit")
+
+    def _edit_wear(self, rng: Random, frame: Frame) -> Frame:
+        told = "wear" if frame.second is None and chance(rng, 0.4) else frame.told
+        wear = frame.wear
+        if frame.bare or not wear.adjectives or chance(rng, 0.3):
+            wear = replace(wear, adjectives=())
+            return replace(frame, wear=wear, bare=not frame.bare, told=told)
+        changed = [(n, self._opposite(rng, word)) for n, word in enumerate(wear.adjectives)]
+        changed = [(n, word) for n, word in changed if word]
+        if not changed:
+            return replace(frame, wear=replace(wear, adjectives=()), bare=True, told=told)
+        n, word = choose(rng, changed)
+        words = (*wear.adjectives[:n], word, *wear.adjectives[n + 1 :])
+        return replace(frame, wear=replace(wear, adjectives=words), told=told)
+
+    def _edit_when(self, rng: Random, frame: Frame) -> Frame:
+        group = self.lexicon.times[frame.when.group]
+        return replace(frame, when=choose(rng, [w for w in group if w is not frame.when]))
+
+
+PAIRS = {"glove", "boot", "shoe", "sock"}
+
+
+def _related(one: Thing, other: Thing) -> bool:
+    return one.is_a(other) or other.is_a(one)
+
+
+def weighted(rng: Random, options: Sequence[tuple[T, float]]) -> T:
+    """One of the (option, weight) pairs' options."""
+    spot = rng.random() * sum(weight for _, weight in options)
+    for option, weight in options:
+        spot -= weight
+        if spot < 0:
+            return option
+    return options[-1][0]
+
+
+def _rivals(one: Thing, other: Thing) -> bool:
+    """True if nobody is both: two kinds of the same wider thing below the root, or a root apart."""
+    if _related(one, other):
+        return False
+    if one.kind != other.kind:
+        return True
+    if one.kind == "animal":
+        return True
+    ages = {"adult", "child", "relative"}
+    shared = [thing for thing in one.parents[:-1] if thing in other.parents]
+    mine = {t.name for t in (one, *one.parents)} & ages
+    theirs = {t.name for t in (other, *other.parents)} & ages
+    if "relative" in mine | theirs:
+        return bool(shared) or one.name != other.name and mine == theirs
+    return bool(shared) or (bool(mine) and bool(theirs) and mine != theirs)
+
+
+# ---------------------------------------------------------------------------------------------
+# Sentences
+
+
+class Voice:
+    """Chooses between wordings.
+
+    Args:
+        rng: where chance comes from.
+        mode: `free`; `other` avoids the wordings in `used` where it can; `same` repeats them.
+        used: wordings of an earlier sentence.
+    """
+
+    def __init__(self, rng: Random, mode: str = "free", used: frozenset[str] = frozenset()):
+        self.rng, self.mode, self.used = rng, mode, used
+        self.said: list[str] = []
+
+    def pick(self, options: Sequence[str]) -> str:
+        """One of the wordings; it is noted in `said`."""
+        choice = options[0] if len(options) == 1 else self._pick(options)
+        self.said.append(choice)
+        return choice
+
+    def _pick(self, options: Sequence[str]) -> str:
+        if self.mode == "same":
+            for option in options:
+                if option in self.used:
+                    return option
+        if self.mode == "other" and chance(self.rng, 0.85):
+            fresh = [option for option in options if option not in self.used]
+            if fresh:
+                return choose(self.rng, fresh)
+        return options[0] if chance(self.rng, 0.4) else choose(self.rng, options)
+
+    def maybe(self, probability: float) -> bool:
+        """True with the given probability."""
+        return chance(self.rng, probability)
+
+
+def article(words: str) -> str:
+    """`a` or `an`, as the sound of the first of the words asks for."""
+    return "an" if VOWEL_SOUND.match(words) else "a"
+
+
+ROOT_PRONOUNS = {"person": ("someone", "somebody"), "object": ("something",)}
+NO_SOME = {"weather", "weather2", "body"}
+
+
+def noun_phrase(
+    np: NP, voice: Voice, definite: bool = False, short: bool = False
+) -> tuple[str, bool]:
+    """The words of a thing, and whether they are plural.
+
+    Args:
+        definite: say "the" for things that are one or counted exactly.
+        short: leave articles out, as headlines do.
+    """
+    nouns = np.thing.nouns
+    if np.count is not None:
+        nouns = [noun for noun in nouns if noun.form == ""] or list(nouns[:1])
+    words = voice.pick([noun.word for noun in nouns])
+    noun = next(noun for noun in nouns if noun.word == words)
+    adjectives = " ".join(voice.pick(word.words) for word in np.adjectives)
+    lead = adjectives + " " if adjectives else ""
+    if np.count is not None:
+        number = voice.pick((np.count.word,))
+        if definite and np.count.low == np.count.high and not number.startswith("a"):
+            number = f"the {number}"
+        return f"{number} {lead}{noun.plural}".strip(), True
+    root = ROOT_PRONOUNS.get(np.thing.name)
+    if root and not lead and not definite and (not short) and voice.maybe(0.7):
+        return voice.pick(root), False
+    if noun.form == "the":
+        return (f"{lead}{words}" if short else f"the {lead}{words}"), False
+    if short or noun.form == "bare":
+        return lead + words, noun.form == "plural"
+    if definite and np.thing.kind not in NO_SOME - {"body"}:
+        return f"the {lead}{words}", noun.form == "plural"
+    if noun.form in ("mass", "plural"):
+        some = "some " if np.thing.kind not in NO_SOME and voice.maybe(0.35) else ""
+        return some + lead + words, noun.form == "plural"
+    return f"{article(lead + words)} {lead}{words}", False
+
+
+class Sentence:
+    """Builds one sentence for a frame."""
+
+    def __init__(self, frame: Frame, voice: Voice):
+        self.frame, self.voice = frame, voice
+        self.rng = voice.rng
+        self.short = False
+        self.definite = False
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def subject(self, event: Event) -> tuple[str, bool]:
+        """The words of the actor (and partner), and whether they are plural."""
+        body = event.actor.thing.kind == "body" and not event.actor.adjectives
+        definite = self.definite or (body and self.frame.event is event and self.voice.maybe(0.5))
+        text, plural = noun_phrase(event.actor, self.voice, definite, self.short)
+        if event.partner:
+            other, _ = noun_phrase(event.partner, self.voice, definite, self.short)
+            return f"{text} and {other}", True
+        return text, plural
+
+    def object(self, event: Event, definite: bool = False) -> tuple[str, bool]:
+        """The words of the object, and whether they are plural."""
+        assert event.object is not None
+        return noun_phrase(event.object, self.voice, definite, self.short)
+
+    def verb(self, event: Event, form: str) -> str:
+        """The verb phrase with its object and manner, in a form of `Phrase`."""
+        options = event.phrases()
+        text = self.voice.pick([phrase.text for phrase in options])
+        phrase = next(phrase for phrase in options if phrase.text == text)
+        words = getattr(phrase, form)
+        if event.object and phrase.has_object:
+            words = words.replace(
+                "*", self.object(event, self.definite and self.voice.maybe(0.5))[0]
+            )
+        return self.with_manner(event, words)
+
+    def with_manner(self, event: Event, words: str) -> str:
+        """The words with the adverb before or behind them."""
+        if event.manner is None:
+            return words
+        adverb = self.voice.pick(event.manner.words)
+        if adverb.endswith("ly") and self.voice.maybe(0.5):
+            return f"{adverb} {words}"
+        return f"{words} {adverb}"
+
+    def predicate(self, event: Event, plural: bool, style: str) -> str:
+        """A finite verb phrase: `progressive` or `simple` in the frame's tense."""
+        tense = self.frame.tense
+        no = event.negated
+        if tense == "future":
+            if self.short:
+                return ("not " if no else "") + "to " + self.verb(event, "base")
+            be = "are" if plural else "is"
+            lead = self.voice.pick(("will", f"{be} going to", f"{be} set to"))
+            lead = (
+                lead.replace(" ", " not ", 1)
+                if no and " " in lead
+                else lead + (" not" if no else "")
+            )
+            return f"{lead} {self.verb(event, 'base')}"
+        if style == "progressive":
+            be = {("now", True): "are", ("now", False): "is", ("past", True): "were"}
+            lead = be.get((tense, plural), "was") + (" not" if no else "")
+            return f"{lead} {self.verb(event, 'gerund')}"
+        if style == "perfect":
+            lead = ("have" if plural else "has") + (" not" if no else "")
+            return f"{lead} {self.verb(event, 'participle')}"
+        if tense == "past" and not self.short:
+            return f"did not {self.verb(event, 'base')}" if no else self.verb(event, "past")
+        if no:
+            return f"{'do' if plural else 'does'} not {self.verb(event, 'base')}"
+        return self.verb(event, "base" if plural else "third")
+
+    def passive(self, event: Event) -> str | None:
+        """The passive phrase ("cut up carefully"), or None where there is no good one."""
+        options = [phrase for phrase in event.phrases() if phrase.passive]
+        if not options or event.object is None:
+            return None
+        text = self.voice.pick([phrase.text for phrase in options])
+        words = next(phrase.passive for phrase in options if phrase.text == text)
+        return self.with_manner(event, words)
+
+    def be_passive(self, plural: bool, no: bool = False) -> str:
+        """The auxiliary of a passive in the frame's tense."""
+        tense = self.frame.tense
+        if tense == "future":
+            return "will not be" if no else "will be"
+        be = {("now", True): "are", ("now", False): "is", ("past", True): "were"}
+        words = be.get((tense, plural), "was") + (" not" if no else "")
+        return words + " being" if tense == "now" else words
+
+    def places(self) -> list[str]:
+        """Words for posture, spot, setting and time, each a phrase of its own."""
+        frame, parts = self.frame, []
+        if frame.spot:
+            parts.append(self.voice.pick(frame.spot.words()))
+        if frame.setting:
+            parts.append(self.voice.pick(frame.setting.words()))
+        if frame.where:
+            parts.append(self.voice.pick(WHERE[frame.where]))
+        if frame.when:
+            parts.append(self.voice.pick(frame.when.words))
+        return parts
+
+    def garment(self, leads: Sequence[str]) -> str:
+        """What the actor wears, behind one of the leads, such as "in" or "wearing"."""
+        frame = self.frame
+        lead = "without" if frame.bare else self.voice.pick(leads)
+        return f"{lead} {noun_phrase(frame.wear, self.voice)[0]}"
+
+    def second(self) -> str:
+        """The second event as a clause that follows the first."""
+        event = self.frame.second
+        if event is None:
+            return ""
+        text, plural = self.subject(event)
+        style = "simple" if self.frame.tense == "past" and self.voice.maybe(0.3) else "progressive"
+        link = self.voice.pick((" while ", ", and ", " as "))
+        return f"{link}{text} {self.predicate(event, plural, style)}"
+
+    # -- whole sentences ------------------------------------------------------------------------
+
+    def build(self) -> str:
+        """The sentence, with a capital letter and, unless it is a headline, a full stop."""
+        frame = self.frame
+        if frame.told == "wear":
+            text = self.wear_only()
+        elif frame.told == "place":
+            text = self.place_only()
+        elif frame.scene.kind == "news":
+            text = self.news()
+        else:
+            text = self.caption()
+        text = text[0].upper() + text[1:]
+        return text if self.short else text + "."
+
+    def wear_only(self) -> str:
+        event = self.frame.event
+        self.definite = self.voice.maybe(0.5)
+        who, plural = self.subject(event)
+        be = {("past", True): "were", ("past", False): "was"}.get(
+            (self.frame.tense, plural), "are" if plural else "is"
+        )
+        wear = noun_phrase(self.frame.wear, self.voice)[0]
+        return f"{who} {be} {'not ' if self.frame.bare else ''}wearing {wear}"
+
+    def place_only(self) -> str:
+        event = self.frame.event
+        self.definite = self.voice.maybe(0.4)
+        who, plural = self.subject(event)
+        be = {("past", True): "were", ("past", False): "was"}.get(
+            (self.frame.tense, plural), "are" if plural else "is"
+        )
+        parts = self.places()
+        if self.frame.posture:
+            return " ".join([f"{who} {be} {GERUNDS[self.frame.posture]}", *parts])
+        if not self.definite and self.voice.maybe(0.5):
+            return " ".join([f"there {be} {who}", *parts])
+        return " ".join([who, be, *parts])
+
+    def caption(self) -> str:
+        frame, voice = self.frame, self.voice
+        event = frame.event
+        if event.negated and voice.maybe(0.35) and not event.partner:
+            return self.nobody()
+        patterns = [(self.plain, 3.0), (self.simple, 1.3)]
+        quiet = not event.negated and not frame.wear and not frame.posture
+        if frame.tense == "now" and not event.negated:
+            patterns += [(self.bare, 1.6), (self.there, 1.2)]
+        if not frame.second:
+            if frame.wear or frame.posture or (frame.spot and not frame.when):
+                patterns += [(self.relative, 2.0)]
+            if not event.negated and (frame.posture or frame.wear):
+                patterns += [(self.participle, 1.5)]
+            if quiet and event.object and not event.partner:
+                patterns += [(self.passive_clause, 1.8), (self.there_passive, 0.5)]
+            if quiet and event.actor.count is None and event.actor.thing.kind == "person":
+                patterns += [(self.cleft, 0.35)]
+            if not event.negated and frame.spot and not event.manner and frame.tense == "now":
+                patterns += [(self.comma, 0.8)]
+        while True:
+            text = weighted(self.rng, patterns)()
+            if text:
+                return text
+
+    def details(self, actor: str) -> tuple[str, list[str]]:
+        """The actor with garment and posture attached, and the places that are left."""
+        frame, parts = self.frame, self.places()
+        if frame.wear:
+            actor += " " + self.garment(("in", "wearing", "dressed in", "with"))
+            if frame.event.actor.thing.kind == "animal":
+                actor = actor.replace(" dressed in ", " with ")
+        if frame.posture:
+            actor += f" {GERUNDS[frame.posture]} {parts.pop(0)}"
+        return actor, parts
+
+    def front(self, clause: str, parts: list[str]) -> str:
+        """The clause with its places behind it, or one of them in front."""
+        if parts and self.voice.maybe(0.22):
+            first = parts.pop()
+            return " ".join([f"{first}, {clause}", *parts])
+        return " ".join([clause, *parts])
+
+    def plain(self) -> str:
+        """A chef in a red apron is slicing bread in a hotel kitchen."""
+        self.definite = self.voice.maybe(0.25) and self.voice.mode != "free"
+        event = self.frame.event
+        who, plural = self.subject(event)
+        who, parts = self.details(who)
+        clause = f"{who} {self.predicate(event, plural, 'progressive')}"
+        return self.front(clause, parts) + self.second()
+
+    def simple(self) -> str:
+        """A chef slices bread in a hotel kitchen."""
+        event = self.frame.event
+        who, plural = self.subject(event)
+        who, parts = self.details(who)
+        return self.front(f"{who} {self.predicate(event, plural, 'simple')}", parts) + self.second()
+
+    def bare(self) -> str:
+        """A chef slicing bread in a hotel kitchen."""
+        who, parts = self.details(self.subject(self.frame.event)[0])
+        return " ".join([who, self.verb(self.frame.event, "gerund"), *parts]) + self.second()
+
+    def there(self) -> str:
+        """There is a chef slicing bread in a hotel kitchen."""
+        who, plural = self.subject(self.frame.event)
+        if who.startswith("the "):
+            return ""
+        be = "are" if plural and not self.frame.event.partner else "is"
+        who, parts = self.details(who)
+        clause = f"there {be} {who} {self.verb(self.frame.event, 'gerund')}"
+        return self.front(clause, parts) + self.second()
+
+    def relative(self) -> str:
+        """A chef who is wearing a red apron is slicing bread in a hotel kitchen."""
+        frame, event = self.frame, self.frame.event
+        who, plural = self.subject(event)
+        pronoun = "that" if event.actor.thing.kind == "animal" else "who"
+        be = {("past", True): "were", ("past", False): "was"}.get(
+            (frame.tense, plural), "are" if plural else "is"
+        )
+        parts = self.places()
+        if frame.wear and (not frame.posture or self.voice.maybe(0.5)):
+            no = "not " if frame.bare else ""
+            verb = self.voice.pick(("wearing", "dressed in")) if not frame.bare else "wearing"
+            inner = f"{be} {no}{verb} {noun_phrase(frame.wear, self.voice)[0]}"
+            if frame.posture:
+                parts[0] = f"while {GERUNDS[frame.posture]} {parts[0]}"
+        else:
+            stand = f"{GERUNDS[frame.posture]} " if frame.posture else ""
+            if not frame.spot:
+                return ""
+            inner = f"{be} {stand}{parts.pop(0)}"
+            if frame.wear:
+                who += " " + self.garment(("in", "with"))
+        main = self.predicate(event, plural, "progressive")
+        return " ".join([f"{who} {pronoun} {inner} {main}", *parts])
+
+    def participle(self) -> str:
+        """Wearing a red apron, a chef is slicing bread in a hotel kitchen."""
+        frame = self.frame
+        who, plural = self.subject(frame.event)
+        parts = self.places()
+        if frame.wear:
+            lead = self.garment(("wearing", "dressed in"))
+            if frame.posture:
+                parts[0] = f"while {GERUNDS[frame.posture]} {parts[0]}"
+        else:
+            lead = f"{GERUNDS[frame.posture]} {parts.pop(0)}"
+        style = "simple" if self.voice.maybe(0.4) else "progressive"
+        main = self.predicate(frame.event, plural, style)
+        return " ".join([f"{lead}, {who} {main}", *parts])
+
+    def passive_clause(self) -> str:
+        """Some bread is being sliced by a chef in a hotel kitchen."""
+        event = self.frame.event
+        done = self.passive(event)
+        if done is None:
+            return ""
+        what, plural = self.object(event, self.voice.mode != "free" and self.voice.maybe(0.25))
+        who, _ = self.subject(event)
+        by = "" if who in ROOT_PRONOUNS["person"] else f" by {who}"
+        return self.front(f"{what} {self.be_passive(plural)} {done}{by}", self.places())
+
+    def there_passive(self) -> str:
+        """There is some bread being sliced by a chef in a hotel kitchen."""
+        done = self.passive(self.frame.event)
+        if done is None or self.frame.tense != "now":
+            return ""
+        what, plural = self.object(self.frame.event)
+        if what.startswith("the "):
+            return ""
+        who, _ = self.subject(self.frame.event)
+        by = "" if who in ROOT_PRONOUNS["person"] else f" by {who}"
+        clause = f"there {'are' if plural else 'is'} {what} being {done}{by}"
+        return " ".join([clause, *self.places()])
+
+    def cleft(self) -> str:
+        """The one slicing bread in a hotel kitchen is a chef."""
+        if self.frame.tense != "now" or self.frame.event.partner:
+            return ""
+        if self.frame.event.actor.thing.name in ROOT_PRONOUNS:
+            return ""
+        who, _ = self.subject(self.frame.event)
+        lead = self.voice.pick(("the person", "the one"))
+        verb = self.verb(self.frame.event, "gerund")
+        return " ".join([lead, verb, *self.places(), "is", who])
+
+    def comma(self) -> str:
+        """A chef is next to the stove, slicing bread."""
+        frame = self.frame
+        if frame.second or frame.event.manner:
+            return ""
+        who, plural = self.subject(frame.event)
+        if frame.wear:
+            who += " " + self.garment(("in", "with"))
+        stand = f"{GERUNDS[frame.posture]} " if frame.posture else ""
+        parts = self.places()
+        be = "are" if plural else "is"
+        return f"{who} {be} {stand}{' '.join(parts)}, {self.verb(frame.event, 'gerund')}"
+
+    def nobody(self) -> str:
+        """No chef is slicing bread in a hotel kitchen."""
+        event = replace(self.frame.event, negated=False)
+        who = event.actor.thing.nouns[0]
+        if event.actor.thing.kind == "person" and self.voice.maybe(0.4):
+            lead, plural = "nobody", False
+        elif who.form == "" and event.actor.count is not None:
+            lead, plural = f"no {who.plural}", True
+        else:
+            lead, plural = f"no {who.word}", False
+        style = "progressive" if self.voice.maybe(0.7) else "simple"
+        event = replace(event, manner=None)
+        parts = self.places()
+        return " ".join([f"{lead} {self.predicate(event, plural, style)}", *parts])
+
+    def news(self) -> str:
+        frame, voice, event = self.frame, self.voice, self.frame.event
+        if voice.maybe(0.3) and not event.negated:
+            self.short = True
+        done = None
+        if event.object and not event.partner and not event.negated and voice.maybe(0.28):
+            done = self.passive(event)
+        parts = self.places()
+        if done:
+            what, plural = self.object(event, False)
+            who, _ = self.subject(event)
+            by = "" if who in ROOT_PRONOUNS["person"] else f" by {who}"
+            if self.short:
+                be = "to be " if frame.tense == "future" else ""
+            else:
+                be = self.be_passive(plural) + " "
+            clause = f"{what} {be}{done}{by}"
+        else:
+            who, plural = self.subject(event)
+            style = "simple"
+            if frame.tense == "past" and not frame.when and not self.short and voice.maybe(0.35):
+                style = "perfect"
+            clause = f"{who} {self.predicate(event, plural, style)}"
+        text = " ".join([clause, *parts]) if self.short else self.front(clause, parts)
+        if not self.short and voice.mode == "free" and voice.maybe(0.12):
+            text += ", " + voice.pick(SOURCES)
+        return text
+
+
+WHERE = {"in": ("indoors", "inside"), "out": ("outdoors", "outside")}
+GERUNDS = {"sit": "sitting", "stand": "standing"}
+SOURCES = (
+    "according to a spokesperson",
+    "a local newspaper reports",
+    "the evening news says",
+    "according to a new report",
+    "radio reports say",
+)
+
+
+# ---------------------------------------------------------------------------------------------
+# Grading
+
+
+WEIGHTS = {
+    "action": 3.0,
+    "object": 2.4,
+    "actor": 2.0,
+    "scene": 1.0,
+    "setting": 0.9,
+    "spot": 0.5,
+    "wear": 0.5,
+    "second": 1.2,
+    "actor_count": 0.5,
+    "object_count": 0.5,
+    "actor_adjective": 0.5,
+    "object_adjective": 0.5,
+    "manner": 0.3,
+    "when": 0.4,
+    "posture": 0.2,
+    "tense": 0.2,
+}
+"""How much each part of a meaning counts in `meaning_overlap`."""
+
+
+def thing_overlap(one: Thing, other: Thing) -> float:
+    """1 for the same thing, less for a wider one, a little for two of the same wider thing."""
+    if one is other:
+        return 1.0
+    if one.is_a(other) or other.is_a(one):
+        near = one.parents[:1] == (other,) or other.parents[:1] == (one,)
+        return 0.7 if near else 0.55
+    if set(one.parents[:-1]) & set(other.parents[:-1]):
+        return 0.35
+    return 0.2 if one.kind == other.kind else 0.0
+
+
+def _count_overlap(one: NP, other: NP) -> float:
+    first, second = ((np.count.low, np.count.high) if np.count else (1, 1) for np in (one, other))
+    if first == second:
+        return 1.0
+    return 0.6 if first[0] <= second[1] and second[0] <= first[1] else 0.0
+
+
+def _action_overlap(one: Event, other: Event) -> float:
+    mine, theirs = ({p.text for p in event.phrases()} for event in (one, other))
+    same = one.action is other.action
+    if mine & theirs or (same and one.level == other.level == "same"):
+        return 1.0
+    if same:
+        return 0.6 if "against" not in (one.level, other.level) else 0.15
+    if "against" in (one.level, other.level):
+        return 0.05 if one.action.scene == other.action.scene else 0.0
+    if one.action.overlaps(other.action):
+        return 0.45
+    return 0.15 if one.action.scene == other.action.scene else 0.0
+
+
+def _spot_overlap(one: Spot, other: Spot) -> float:
+    if one.place is other.place:
+        return 1.0 if one.general == other.general else 0.7
+    if set(one.place.general) & set(other.place.general):
+        return 0.4
+    return 0.15 if one.place.scene == other.place.scene else 0.0
+
+
+def meaning_overlap(one: Frame, other: Frame) -> float:
+    """How much two meanings share, from 0 (nothing) to 1 (the same), whatever their words.
+
+    Each part of a meaning (see `WEIGHTS`) is compared; a part that only one of them tells counts
+    against them with half its weight. Saying the opposite of the action halves the grade.
+    """
+    total = shared = 0.0
+    acts = one.told == "event", other.told == "event"
+
+    def add(part: str, first: Any, second: Any, overlap: Any) -> None:
+        nonlocal total, shared
+        if first is None and second is None:
+            return
+        if first is None or second is None:
+            total += WEIGHTS[part] / 2
+            return
+        total += WEIGHTS[part]
+        shared += WEIGHTS[part] * overlap(first, second)
+
+    def same(first: Any, second: Any) -> float:
+        return float(first is second or first == second)
+
+    e, f = one.event, other.event
+    add("action", e if acts[0] else None, f if acts[1] else None, _action_overlap)
+    goals = e.object if acts[0] else None, f.object if acts[1] else None
+    add("object", *goals, lambda a, b: thing_overlap(a.thing, b.thing))
+    add("actor", e.actor, f.actor, lambda a, b: thing_overlap(a.thing, b.thing))
+    add("actor_count", e.actor, f.actor, _count_overlap)
+    if goals[0] and goals[1]:
+        add("object_count", *goals, _count_overlap)
+    for part, first, second in (
+        ("actor_adjective", e.actor, f.actor),
+        ("object_adjective", *goals),
+    ):
+        first_words = (first.adjectives if first else ()) or None
+        second_words = (second.adjectives if second else ()) or None
+        add(part, first_words, second_words, lambda a, b: float(bool(set(a) & set(b))))
+    add("scene", one.scene, other.scene, same)
+    add("setting", one.setting, other.setting, _spot_overlap)
+    add("spot", one.spot, other.spot, _spot_overlap)
+    add(
+        "wear",
+        one.wear,
+        other.wear,
+        lambda a, b: (
+            thing_overlap(a.thing, b.thing) * 0.6
+            + 0.4 * (a.adjectives == b.adjectives and one.bare == other.bare)
+        ),
+    )
+    add("second", one.second, other.second, _action_overlap)
+    add("manner", e.manner, f.manner, same)
+    add("when", one.when, other.when, same)
+    add("posture", one.posture or None, other.posture or None, same)
+    add("tense", one.tense, other.tense, same)
+    score = shared / total
+    return round(score / 2 if e.negated != f.negated else score, 3)
+
+
+def say(frame: Frame, voice: Voice) -> str:
+    """One sentence for the frame; wordings and pattern are chosen by the voice."""
+    return Sentence(frame, voice).build()
