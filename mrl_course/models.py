@@ -25,7 +25,8 @@ def train_tokenizer(sentences: Sequence[str], vocab_size: int = 12_000) -> Token
 
     Args:
         sentences: the training texts; order and repetition only change token frequencies.
-        vocab_size: the most tokens wanted, at least 100; a small corpus may give fewer.
+        vocab_size: stop joining characters at this many tokens, at least 100. A small corpus gives
+            fewer; every single character stays, so one with a huge alphabet gives more.
 
     Raises:
         TypeError: a sentence is not a string.
@@ -43,12 +44,17 @@ def train_tokenizer(sentences: Sequence[str], vocab_size: int = 12_000) -> Token
         raise ValueError("no sentence to train a tokenizer on: all are empty")
     if vocab_size < 100:
         raise ValueError(f"vocab_size must be at least 100, got {vocab_size}")
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=["[UNK]"], show_progress=False)
+    tokenizer = _wordpiece({})
+    # The trainer numbers the inner characters ("##a") in the order of a randomly seeded hash map
+    # and breaks ties by number, so its vocabulary would differ from run to run. Named as special
+    # tokens they get fixed numbers; the tokenizer made of the result knows nothing special.
+    characters = set(tokenizer.normalizer.normalize_str("\n".join(sentences)))
+    inner = [f"##{c}" for c in sorted(characters) if not c.isspace()]
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=["[UNK]", *inner], show_progress=False
+    )
     tokenizer.train_from_iterator(sentences, trainer)
-    return tokenizer
+    return _wordpiece(tokenizer.get_vocab(with_added_tokens=False))
 
 
 def build_static_model(
@@ -64,7 +70,7 @@ def build_static_model(
     Args:
         sentences: texts that the tokenizer learns its vocabulary from.
         dim: D, numbers per embedding, at least 1.
-        vocab_size: the most rows of the table, at least 100.
+        vocab_size: as in :func:`train_tokenizer`; the table has one row per token.
         seed: of the random start; the same call gives the same model.
         tokenizer: use this one instead of training one on ``sentences``, for example to build
             several sizes over one vocabulary.
@@ -85,3 +91,10 @@ def build_static_model(
     return SentenceTransformer(
         modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
     )
+
+
+def _wordpiece(vocab: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer

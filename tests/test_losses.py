@@ -1,0 +1,235 @@
+"""The loss: our two versions agree with each other and with Sentence Transformers."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.losses import (
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+
+from mrl_course.losses import info_nce, matryoshka_info_nce, nested_info_nce
+
+VERSIONS = [matryoshka_info_nce, nested_info_nce]
+
+
+class FixedEmbeddings(torch.nn.Module):
+    """Stands where the library wants a model: its "features" are the embeddings."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features):
+        return {"sentence_embedding": features["emb"]}
+
+    def get_embedding_dimension(self):
+        return self.dim
+
+
+@st.composite
+def problems(draw):
+    """Embeddings of anchors, positives and perhaps hard negatives, with dims and weights."""
+    batch = draw(st.integers(1, 7))
+    dim = draw(st.integers(1, 12))
+    columns = draw(st.sampled_from([2, 3, 4]))  # 0, 1 or 2 hard negatives for each anchor
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    emb = torch.randn(columns, batch, dim, generator=generator, dtype=torch.float64)
+    emb *= draw(st.sampled_from([0.01, 1.0, 50.0]))
+    dims = draw(st.lists(st.integers(1, dim), min_size=1, max_size=5, unique=True))
+    weights = draw(st.none() | st.lists(st.floats(0, 3), min_size=len(dims), max_size=len(dims)))
+    return emb, dims, weights, draw(st.sampled_from([1.0, 20.0]))
+
+
+def value_and_gradients(loss, emb):
+    emb = [column.clone().requires_grad_() for column in emb]
+    value = loss(emb)
+    return value, torch.autograd.grad(value, emb)
+
+
+def ours(version, *args, **kwargs):
+    def loss(emb):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a missing full size is wanted here
+            return version(emb[0], torch.cat(list(emb[1:])), *args, **kwargs)
+
+    return loss
+
+
+def library(emb, scale, dims=None, weights=None):
+    model = FixedEmbeddings(emb.shape[2])
+    loss = MultipleNegativesRankingLoss(model, scale=scale)
+    if dims is not None:
+        loss = MatryoshkaLoss(model, loss, dims, weights)
+    return lambda columns: loss([{"emb": column} for column in columns], None)
+
+
+def assert_equal(first, second):
+    for a, b in zip([first[0], *first[1]], [second[0], *second[1]], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_info_nce_is_the_librarys_loss(problem):
+    emb, _, _, scale = problem
+    assert_equal(
+        value_and_gradients(ours(info_nce, scale=scale), emb),
+        value_and_gradients(library(emb, scale), emb),
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@settings(deadline=None, max_examples=60)
+@given(problem=problems())
+def test_matryoshka_is_the_librarys_loss(version, problem):
+    emb, dims, weights, scale = problem
+    assert_equal(
+        value_and_gradients(ours(version, dims, weights, scale), emb),
+        value_and_gradients(library(emb, scale, dims, weights), emb),
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems())
+def test_each_prefix_has_its_own_gradient(problem):
+    """Not only the sum: the per-dim losses of the one-pass version are differentiable alone."""
+    emb, dims, _, scale = problem
+
+    def alone(version, i):
+        per_dim = ours(version, dims, None, scale, return_per_dim=True)
+        return value_and_gradients(lambda columns: per_dim(columns)[1][i], emb)
+
+    for i in range(len(dims)):
+        assert_equal(alone(matryoshka_info_nce, i), alone(nested_info_nce, i))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@settings(deadline=None, max_examples=40)
+@given(problem=problems(), seed=st.integers(0, 99))
+def test_order_of_dims_never_matters(version, problem, seed):
+    emb, dims, weights, scale = problem
+    order = torch.randperm(len(dims), generator=torch.Generator().manual_seed(seed)).tolist()
+    shuffled = [dims[i] for i in order]
+    weights = weights or [1.0] * len(dims)
+    total, losses = ours(version, dims, weights, scale, return_per_dim=True)(emb)
+    total_2, losses_2 = ours(
+        version, shuffled, [weights[i] for i in order], scale, return_per_dim=True
+    )(emb)
+    torch.testing.assert_close(total, total_2, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(losses[order], losses_2, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(problems(), st.integers(0, 99))
+def test_the_length_of_a_row_does_not_matter(problem, seed):
+    """Cosine looks at directions; and every prefix of a scaled row has the same direction."""
+    emb, dims, weights, scale = problem
+    factors = torch.rand(*emb.shape[:2], 1, generator=torch.Generator().manual_seed(seed)) + 0.1
+    for version in VERSIONS:
+        loss = ours(version, dims, weights, scale)
+        torch.testing.assert_close(loss(emb), loss(emb * factors), rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(problems())
+def test_a_prefix_loss_sees_only_its_unit_prefix(problem):
+    emb, dims, _, scale = problem
+    k = dims[0]
+    prefix = torch.nn.functional.normalize(emb[..., :k], dim=-1)
+    for version in VERSIONS:
+        loss, gradients = value_and_gradients(ours(version, [k], None, scale), emb)
+        torch.testing.assert_close(loss, ours(info_nce, scale=scale)(prefix), rtol=1e-9, atol=1e-9)
+        for gradient in gradients:
+            assert (gradient[:, k:] == 0).all()
+
+
+def test_numbers_worked_out_by_hand():
+    anchors = torch.tensor([[1.0, 0.0]])
+    candidates = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # cosines 1 and 0
+    expected = torch.log(1 + torch.exp(torch.tensor(-2.0)))
+    torch.testing.assert_close(info_nce(anchors, candidates, scale=2.0), expected)
+    # At k = 1 the second candidate is the zero vector: cosine 0 again.
+    for version in VERSIONS:
+        total = version(anchors, candidates, [1, 2], [0.5, 2.0], scale=2.0)
+        torch.testing.assert_close(total, 2.5 * expected)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_zero_rows_give_finite_values_equal_to_the_naive_loop(version):
+    emb = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    emb[1, 2] = 0
+    emb[0, 1, :3] = 0  # only a zero prefix
+    value, gradients = value_and_gradients(ours(version, [2, 6]), emb)
+    assert torch.isfinite(value) and all(torch.isfinite(g).all() for g in gradients)
+    assert_equal((value, gradients), value_and_gradients(ours(matryoshka_info_nce, [2, 6]), emb))
+
+
+def test_float32_stays_close_at_full_size():
+    generator = torch.Generator().manual_seed(0)
+    emb = torch.randn(3, 64, 768, generator=generator)
+    dims = (8, 16, 32, 64, 128, 256, 512, 768)
+    naive, nested = (value_and_gradients(ours(v, dims), emb) for v in VERSIONS)
+    torch.testing.assert_close(naive[0], nested[0], rtol=1e-5, atol=1e-5)
+    for a, b in zip(naive[1], nested[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+GOOD = torch.ones(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("dims", "error", "words"),
+    [
+        ([], ValueError, "empty"),
+        ([0, 4], ValueError, "holds 0"),
+        ([-2, 4], ValueError, "holds -2"),
+        ([5], ValueError, "holds 5"),
+        ([2, 2, 4], ValueError, "2 more than once"),
+        ([2.0, 4], TypeError, "2.0"),
+        ([True, 4], TypeError, "True"),
+        ("24", TypeError, "'24'"),
+        (4, TypeError, "4"),
+    ],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bad_dims_are_named(version, dims, error, words):
+    with pytest.raises(error, match=words):
+        version(GOOD, GOOD, dims)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_missing_full_size_is_a_warning(version):
+    with pytest.warns(UserWarning, match="full size 4 is not in dims"):
+        version(GOOD, GOOD, [2])
+
+
+@pytest.mark.parametrize(
+    ("anchors", "candidates", "kwargs", "error", "words"),
+    [
+        (GOOD, torch.ones(1, 4), {}, ValueError, "at least as many candidates"),
+        (GOOD, torch.ones(2, 3), {}, ValueError, "4 numbers each and candidates 3"),
+        (GOOD[0], GOOD, {}, ValueError, "shape"),
+        (torch.ones(0, 4), GOOD, {}, ValueError, "shape"),
+        (GOOD.int(), GOOD, {}, TypeError, "floats"),
+        ([[1.0]], GOOD, {}, TypeError, "list"),
+        (torch.tensor([[1.0, 2], [float("nan"), 1]]), torch.ones(2, 2), {}, ValueError, "row 1"),
+        (GOOD, GOOD, {"scale": 0}, ValueError, "scale"),
+    ],
+)
+def test_bad_embeddings_are_named(anchors, candidates, kwargs, error, words):
+    with pytest.raises(error, match=words):
+        info_nce(anchors, candidates, **kwargs)
+    with pytest.raises(error, match=words):
+        nested_info_nce(anchors, candidates, [1], **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"), [([1], "2 weights, got 1"), ([1, -1], "-1"), ([1, float("nan")], "nan")]
+)
+def test_bad_weights_are_named(weights, words):
+    with pytest.raises(ValueError, match=words):
+        nested_info_nce(GOOD, GOOD, [2, 4], weights)
