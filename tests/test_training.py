@@ -1,0 +1,288 @@
+"""Models and training: what is promised about batches, seeds, interruption and saving."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+
+from mrl_course import training
+from mrl_course.losses import matryoshka_info_nce
+from mrl_course.models import build_static_model, train_tokenizer
+from mrl_course.training import (
+    batches_without_duplicates,
+    read_triplets,
+    tokenise_triplets,
+    train,
+    train_twins,
+)
+
+SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 0.02}
+WORDS = ["red fox", "blue bird", "Zürich 東京", "café déjà-vu", "number 1234"]
+
+
+def table(model):
+    return model[0].embedding.weight.detach().numpy().copy()
+
+
+@pytest.fixture
+def model(triplets):
+    return build_static_model([text for row in triplets for text in row], dim=16, seed=3)
+
+
+# --- models ---
+
+
+def test_static_model_is_the_mean_of_its_tokens():
+    model = build_static_model(WORDS, dim=12)
+    ids = model[0].tokenizer.encode("red bird", add_special_tokens=False).ids
+    assert len(ids) >= 2
+    np.testing.assert_allclose(
+        model.encode(["red bird"])[0], table(model)[ids].mean(axis=0), rtol=1e-5
+    )
+    assert model.encode(["", "\u200b"]).tolist() == [[0.0] * 12] * 2
+
+
+def test_static_model_saves_loads_and_truncates(tmp_path):
+    model = build_static_model(WORDS, dim=12, seed=5)
+    model.save(str(tmp_path / "model"))
+    assert [p.suffix for p in tmp_path.rglob("*model.*")] == [".safetensors"]  # no pickle
+    loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=5)
+    np.testing.assert_array_equal(loaded.encode(WORDS), model.encode(WORDS)[:, :5])
+
+
+def test_same_seed_same_model_other_seed_other_model():
+    first, again, other = (build_static_model(WORDS, dim=8, seed=s) for s in (1, 1, 2))
+    assert (table(first) == table(again)).all() and (table(first) != table(other)).any()
+
+
+def test_vocabulary_is_the_same_in_every_run():
+    """The trainer's hash maps are seeded anew each time; the vocabulary must not show it."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefgh"))
+    texts = [" ".join("".join(rng.choice(letters, 4)) for _ in range(8)) for _ in range(200)]
+    first, second = (train_tokenizer(texts, vocab_size=150).to_str() for _ in range(2))
+    assert first == second
+    tokens = train_tokenizer(texts, vocab_size=150).encode("abba ##a").tokens
+    assert "##a" not in tokens[-3:-1] and tokens.count("[UNK]") >= 1  # "#" is no known character
+
+
+@pytest.mark.parametrize(
+    ("sentences", "kwargs", "error", "words"),
+    [
+        ([], {}, ValueError, "all are empty"),
+        (["", " "], {}, ValueError, "all are empty"),
+        ("one string", {}, TypeError, "one string"),
+        (["a", None], {}, TypeError, "sentence 1 is None"),
+        (["a"], {"vocab_size": 5}, ValueError, "vocab_size"),
+        (["a"], {"dim": 0}, ValueError, "dim must be"),
+        (["a"], {"dim": 2.5}, ValueError, "2.5"),
+    ],
+)
+def test_bad_model_arguments_are_named(sentences, kwargs, error, words):
+    with pytest.raises(error, match=words):
+        build_static_model(sentences, **kwargs)
+
+
+# --- triplets and batches ---
+
+
+def test_triplets_come_as_dataset_frame_mapping_or_list(triplets):
+    columns = dict(zip(training.COLUMNS, map(list, zip(*triplets, strict=True)), strict=True))
+    want = list(columns.values())
+    for given_as in (triplets, columns, pd.DataFrame(columns), Dataset.from_dict(columns)):
+        assert read_triplets(given_as) == want
+    pairs = [row[:2] for row in triplets]
+    assert read_triplets(pairs) == want[:2]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        ([], ValueError, "at least one"),
+        ([("a",)], ValueError, "lengths"),
+        ([("a", "b"), ("a", "b", "c")], ValueError, "same length"),
+        ({"anchor": ["a"]}, ValueError, "no column 'positive'"),
+        ({"anchor": ["a"], "positive": []}, ValueError, "same length"),
+        ({"anchor": [], "positive": []}, ValueError, "at least 1"),
+        ({"anchor": ["a", "b"], "positive": ["c", 7]}, TypeError, "positive in row 1 is 7"),
+        ([("a", "b"), ("a", None)], TypeError, "positive in row 1 is None"),
+        ([("a", "b"), (" ", "b")], ValueError, "anchor in row 1 is blank"),
+        (7, TypeError, "int"),
+    ],
+)
+def test_bad_triplets_are_named(bad, error, words):
+    with pytest.raises(error, match=words):
+        read_triplets(bad)
+
+
+def test_features_gather_what_the_model_itself_would_tokenise(model, triplets):
+    data = tokenise_triplets(model, triplets)
+    texts = list(dict.fromkeys(text for column in zip(*triplets, strict=True) for text in column))
+    chosen = [5, 0, 41, 5]
+    got = data.features(torch.tensor(chosen))
+    want = model[0].preprocess([texts[i] for i in chosen])
+    assert got["input_ids"].tolist() == want["input_ids"].tolist()
+    assert got["offsets"].tolist() == want["offsets"].tolist()
+
+
+row_numbers = st.lists(st.tuples(*[st.integers(0, 12)] * 3), min_size=1, max_size=30)
+
+
+@settings(deadline=None)
+@given(row_numbers, st.integers(1, 6), st.integers(0, 99))
+def test_no_text_stands_twice_in_a_batch_and_no_row_is_lost(rows, batch_size, seed):
+    rows = np.array(rows)
+    batches = batches_without_duplicates(rows, batch_size, np.random.default_rng(seed))
+    assert batches
+    for batch in batches:
+        texts = [text for row in batch for text in set(rows[row].tolist())]
+        assert len(texts) == len(set(texts))
+    used = np.concatenate(batches)
+    assert len(used) == len(set(used.tolist()))
+    if len(batches[0]) < batch_size:  # no complete batch: then all rows are there
+        assert sorted(used) == list(range(len(rows)))
+    else:
+        assert {len(batch) for batch in batches} == {batch_size}
+
+
+def test_batches_of_distinct_rows_leave_out_less_than_one_batch():
+    rows = np.arange(3 * 103).reshape(103, 3)
+    batches = batches_without_duplicates(rows, 10, np.random.default_rng(0))
+    assert len(batches) == 10
+    other = batches_without_duplicates(rows, 10, np.random.default_rng(1))
+    assert any((a != b).any() for a, b in zip(batches, other, strict=True))
+
+
+# --- training ---
+
+
+def test_training_lowers_the_loss_of_every_prefix(model, triplets):
+    history = train(model, triplets, [4, 16], epochs=10, batch_size=8, lr=0.02)
+    frame = history.to_frame()
+    assert list(frame.columns) == [4, 16] and len(frame) == history.steps >= 20
+    assert (frame.iloc[-5:].mean() < 0.7 * frame.iloc[:5].mean()).all()
+    assert not history.interrupted and history.seconds > 0
+
+
+def test_one_step_is_adam_on_the_taught_loss(model, triplets):
+    """The fast loop does what the lesson writes by hand: encode, naive loss, Adam."""
+    by_hand = build_static_model([text for row in triplets for text in row], dim=16, seed=3)
+    rows = triplets[:6]  # one batch: all texts differ
+    with pytest.warns(UserWarning, match="fewer than one batch"):
+        history = train(model, rows, [4, 16], epochs=1, lr=0.02, weights=[2, 1])
+    order = np.random.default_rng(0).permutation(6)
+    anchors, positives, negatives = (
+        by_hand(by_hand.preprocess([rows[i][c] for i in order]))["sentence_embedding"]
+        for c in range(3)
+    )
+    loss = matryoshka_info_nce(anchors, torch.cat([positives, negatives]), [4, 16], [2, 1])
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=0.02)
+    loss.backward()
+    optimizer.step()
+    np.testing.assert_allclose(table(model), table(by_hand), atol=1e-6)
+    assert history.losses[0] @ [2, 1] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_pairs_train_too_and_normalize_may_follow(triplets):
+    pairs = [row[:2] for row in triplets]
+    model = build_static_model([text for row in pairs for text in row], dim=8)
+    model = SentenceTransformer(modules=[model[0], Normalize()], device="cpu")
+    history = train(model, pairs, [8], epochs=5, batch_size=8, lr=0.02)
+    assert history.losses[-1] < history.losses[0]
+
+
+def test_training_is_the_same_each_time_and_depends_on_the_seed(triplets):
+    def run(seed):
+        model = build_static_model(["a dog runs", "the cat sleeps"], dim=8)
+        train(model, triplets, [8], seed=seed, **SETTINGS)
+        return table(model)
+
+    first, again, other = run(0), run(0), run(1)
+    assert (first == again).all() and (first != other).any()
+
+
+def test_twins_differ_only_in_the_loss(triplets):
+    twins = train_twins(triplets, dim=8, dims=[2, 8], seed=4, **SETTINGS)
+    start = build_static_model([t for c in zip(*triplets, strict=True) for t in c], 8, seed=4)
+    for name, dims in (("regular", [8]), ("matryoshka", [2, 8])):
+        model = build_static_model([], 8, seed=4, tokenizer=start[0].tokenizer)
+        train(model, triplets, dims, seed=4, **SETTINGS)
+        np.testing.assert_array_equal(table(dict(twins)[name]), table(model))
+        assert twins.history[name].dims == dims
+    assert (table(twins.regular) != table(twins.matryoshka)).any()
+
+
+def test_weights_reach_the_matryoshka_twin_only(triplets):
+    plain, weighted = (
+        train_twins(triplets, dim=8, dims=[2, 8], weights=w, **SETTINGS) for w in (None, [0, 1])
+    )
+    np.testing.assert_array_equal(table(plain.regular), table(weighted.regular))
+    # With no weight on the short prefix the Matryoshka twin is a regular one.
+    np.testing.assert_allclose(table(weighted.matryoshka), table(plain.regular), atol=1e-5)
+    assert np.abs(table(plain.matryoshka) - table(plain.regular)).max() > 1e-3
+
+
+def test_interrupting_keeps_the_model_so_far(model, triplets, monkeypatch, capsys):
+    before = table(model)
+    real, calls = training.nested_info_nce, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(training, "nested_info_nce", interrupted)
+    history = train(model, triplets, [16], **SETTINGS)
+    assert history.interrupted and history.steps == 3
+    assert (table(model) != before).any() and np.isfinite(table(model)).all()
+    assert "after 3 of" in capsys.readouterr().out
+    calls.clear()
+    twins = train_twins(triplets, dim=8, **SETTINGS)
+    assert list(twins.history) == ["regular"] and twins.history["regular"].interrupted
+
+
+def test_no_progress_bar_where_there_is_no_terminal(model, triplets, capfd):
+    train(model, triplets, [16], **SETTINGS)
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"dims": [0]}, ValueError, "holds 0"),
+        ({"dims": [16, 17]}, ValueError, "holds 17"),
+        ({"dims": []}, ValueError, "empty"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"batch_size": 1}, ValueError, "batch_size"),
+        ({"batch_size": 8.0}, ValueError, "8.0"),
+        ({"lr": 0}, ValueError, "lr"),
+        ({"warmup": 1}, ValueError, "warmup"),
+        ({"weights": [1, 2]}, ValueError, "1 dims need 1 weights"),
+        ({"triplets": [("a b", "c d")]}, ValueError, "nothing to learn"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*rows are fewer")
+def test_bad_settings_are_named_and_leave_the_model_alone(model, triplets, change, error, words):
+    before = table(model)
+    arguments = {"triplets": triplets, "dims": [16]} | change
+    with pytest.raises(error, match=words):
+        train(model, arguments.pop("triplets"), arguments.pop("dims"), **arguments)
+    assert (table(model) == before).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*rows are fewer")
+def test_one_triplet_is_enough_to_train_on(model):
+    history = train(model, [("a dog", "an animal", "no dog")], [16], epochs=3, lr=0.01)
+    assert history.losses[-1] < history.losses[0]
+
+
+def test_other_models_are_refused_with_the_way_to_go(triplets):
+    with pytest.raises(TypeError, match="SentenceTransformerTrainer"):
+        tokenise_triplets(torch.nn.Linear(2, 2), triplets)
