@@ -1,0 +1,43 @@
+# Two commands are enough: `make course` (train the twins, draw the curves), `make test`.
+# On Linux without an NVIDIA card, torch's CPU build saves a 2 GB download: see the README.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+
+.PHONY: course test lint lock lessons clean
+
+course: $(VENV)/.installed
+	$(BIN)/mrl-course twins --out build/twins
+
+test: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+	MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest \
+	  --nbval --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider notebooks
+
+# Made again whenever the lock or the package's own metadata change.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# Refresh the stored outputs of all lessons.
+lessons: $(VENV)/.installed
+	$(BIN)/mrl-course run --inplace
+
+# Exact versions of what pyproject.toml names, for every Python and system. Needs `pip install uv`.
+# torch stays at the version whose CPU build is tested; its CUDA libraries are left to pip.
+lock:
+	printf 'torch==2.13.0\n' > build-constraints.txt
+	sed -n '/^#/p' requirements.lock > requirements.lock.new
+	uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --no-header \
+	  --constraint build-constraints.txt pyproject.toml \
+	  | grep -vE '^(nvidia-|cuda-|triton)' >> requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm build-constraints.txt
+
+clean:
+	rm -rf $(VENV) build
