@@ -302,7 +302,7 @@ def _client(notebook: Any, timeout: int, started: list[int]) -> Any:
 
 
 def _missing(error: ImportError) -> LessonError:
-    return LessonError(f"Lessons need the package {error.name}: pip install 'mrl-course[lessons]'")
+    return LessonError(f"Lessons need {error.name}: pip install nbclient nbformat ipykernel")
 
 
 def _kernel_environment(extra: dict[str, str]) -> dict[str, str]:
