@@ -285,7 +285,9 @@ class Grammar:
             event = replace(event, negated=True, manner=None)
             if not event.phrases()[0].has_object:
                 event = replace(event, object=None)
-        elif frame.second is None and event.partner is None and chance(rng, 0.08):
+        elif frame.scene.kind == "caption" and not (
+            frame.second or event.partner or chance(rng, 0.92)
+        ):
             told = "wear" if frame.wear else "place" if frame.spot or frame.setting else "event"
         general = event.level != "same"
         negated = event.negated
@@ -335,7 +337,8 @@ class Grammar:
         thing, count = np.thing, np.count
         if thing.parents and chance(rng, (1 - keep) * 0.75):
             wider = thing.parents[0] if chance(rng, 0.8) else thing.parents[-1]
-            if count is None or wider.countable:
+            vague = wider.name in VAGUE and chance(rng, 0.6)
+            if not vague and (count is None or wider.countable):
                 thing = wider
         if count and chance(rng, 0.5):
             count = choose(rng, self.wider_counts(count))
@@ -563,6 +566,7 @@ class Grammar:
         return replace(frame, when=choose(rng, [w for w in group if w is not frame.when]))
 
 
+VAGUE = {"object", "place", "structure", "invention", "proposal", "finding"}
 PAIRS = {"glove", "boot", "shoe", "sock"}
 
 
@@ -642,7 +646,18 @@ def article(words: str) -> str:
 
 
 ROOT_PRONOUNS = {"person": ("someone", "somebody"), "object": ("something",)}
-NO_SOME = {"weather", "weather2", "body"}
+NO_SOME = {"weather", "weather2", "body", "fee"}
+WHOLE_BODY = {
+    "coat",
+    "jacket",
+    "suit",
+    "dress",
+    "costume",
+    "uniform",
+    "robe",
+    "raincoat",
+    "wetsuit",
+}
 
 
 def noun_phrase(
@@ -790,6 +805,8 @@ class Sentence:
     def garment(self, leads: Sequence[str]) -> str:
         """What the actor wears, behind one of the leads, such as "in" or "wearing"."""
         frame = self.frame
+        if frame.wear.thing.name in WHOLE_BODY:
+            leads = (*leads, "dressed in")
         lead = "without" if frame.bare else self.voice.pick(leads)
         return f"{lead} {noun_phrase(frame.wear, self.voice)[0]}"
 
@@ -872,9 +889,7 @@ class Sentence:
         """The actor with garment and posture attached, and the places that are left."""
         frame, parts = self.frame, self.places()
         if frame.wear:
-            actor += " " + self.garment(("in", "wearing", "dressed in", "with"))
-            if frame.event.actor.thing.kind == "animal":
-                actor = actor.replace(" dressed in ", " with ")
+            actor += " " + self.garment(("in", "wearing", "with"))
         if frame.posture:
             actor += f" {GERUNDS[frame.posture]} {parts.pop(0)}"
         return actor, parts
@@ -928,7 +943,8 @@ class Sentence:
         parts = self.places()
         if frame.wear and (not frame.posture or self.voice.maybe(0.5)):
             no = "not " if frame.bare else ""
-            verb = self.voice.pick(("wearing", "dressed in")) if not frame.bare else "wearing"
+            whole = frame.wear.thing.name in WHOLE_BODY and not frame.bare
+            verb = self.voice.pick(("wearing", "dressed in")) if whole else "wearing"
             inner = f"{be} {no}{verb} {noun_phrase(frame.wear, self.voice)[0]}"
             if frame.posture:
                 parts[0] = f"while {GERUNDS[frame.posture]} {parts[0]}"
@@ -948,7 +964,7 @@ class Sentence:
         who, plural = self.subject(frame.event)
         parts = self.places()
         if frame.wear:
-            lead = self.garment(("wearing", "dressed in"))
+            lead = self.garment(("wearing",))
             if frame.posture:
                 parts[0] = f"while {GERUNDS[frame.posture]} {parts[0]}"
         else:
