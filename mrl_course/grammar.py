@@ -111,6 +111,10 @@ class Frame:
     when: Word | None = None
 
 
+LIKELY_SEVERAL = {
+    "caption": {"often": 0.45, "few": 0.12, "news": 0.0, "never": 0.0},
+    "news": {"often": 0.35, "few": 0.5, "news": 0.35, "never": 0.0},
+}
 SMALL_COUNTS = {"two", "three", "four", "five", "a pair of", "several", "a group of", "some"}
 OBJECT_COUNTS = {"", "two", "three", "four", "five", "six", "several", "a few", "some", "many"}
 LARGE_COUNTS = OBJECT_COUNTS | {"ten", "a dozen", "twenty", "fifty", "a hundred", "two hundred"}
@@ -157,18 +161,20 @@ class Grammar:
         likely = {"weather": 0.6, "weather2": 0.4, "body": 0.3}.get(thing.kind, 0.35)
         return NP(thing, count, self.adjective(rng, thing) if chance(rng, likely) else ())
 
-    def object(self, rng: Random, scene: Scene, actor: NP, thing: Thing) -> NP:
+    def object(self, rng: Random, action: Action, actor: NP, thing: Thing) -> NP:
         """An object, several of them where that is plausible."""
         count = None
-        if thing.countable:
-            often = {"often": 0.45, "few": 0.12, "news": 0.0, "never": 0.0}[thing.several]
-            if scene.kind == "news":
-                often = {"never": 0.0, "few": 0.5}.get(thing.several, 0.35)
+        news = self.lexicon.scenes[action.scene].kind == "news"
+        large = news and thing.kind in ("person", "plant", "product")
+        if thing.countable and thing in action.several:
+            count = choose(rng, self.several)
+        elif thing.countable and (news or action.same[0].passive):
+            # Where there is no passive, the "object" is a place: one sits on one wall.
+            likely = LIKELY_SEVERAL["news" if news else "caption"][thing.several]
             if actor.count and thing.several != "never" and chance(rng, 0.7):
                 count = self.bare_plural
-            elif chance(rng, often):
-                big = scene.kind == "news" and thing.kind in ("person", "plant", "product")
-                count = choose(rng, self.large if big else self.several)
+            elif chance(rng, likely):
+                count = choose(rng, self.large if large else self.several)
         return NP(thing, count, self.adjective(rng, thing) if chance(rng, 0.45) else ())
 
     def event(self, rng: Random, scene: Scene, avoid: frozenset[Thing] = frozenset()) -> Event:
@@ -179,7 +185,7 @@ class Grammar:
         if action.objects:
             options = [thing for thing in action.objects if not thing.is_a(actor.thing)]
             options = [t for t in options if not actor.thing.is_a(t)] or list(action.objects)
-            goal = self.object(rng, scene, actor, choose(rng, options))
+            goal = self.object(rng, action, actor, choose(rng, options))
         partner = None
         if actor.count is None and actor.thing.kind == "person" and chance(rng, 0.1):
             others = [t for t in action.actors if not _related(t, actor.thing) and t.countable]
@@ -443,7 +449,7 @@ class Grammar:
             if thing is None or thing not in action.objects:
                 free = [t for t in action.objects if not _related(t, frame.event.actor.thing)]
                 thing = choose(rng, free or list(action.objects))
-            goal = self.object(rng, frame.scene, frame.event.actor, thing)
+            goal = self.object(rng, action, frame.event.actor, thing)
         return self._event(frame, action=action, level="same", index=0, object=goal, manner=None)
 
     def _edit_object(self, rng: Random, frame: Frame) -> Frame | None:
@@ -498,7 +504,7 @@ class Grammar:
         ]
         if slot == "actor" or np.thing.several != "often":
             options = [q for q in options if q.low < 7]
-        if np.count.low > 1:
+        if slot == "actor" or np.thing not in frame.event.action.several:
             options += [None, None]
         if not options or frame.event.partner:
             return None
@@ -566,7 +572,7 @@ class Grammar:
         return replace(frame, when=choose(rng, [w for w in group if w is not frame.when]))
 
 
-VAGUE = {"object", "place", "structure", "invention", "proposal", "finding"}
+VAGUE = {"object", "structure", "invention", "proposal"}
 PAIRS = {"glove", "boot", "shoe", "sock"}
 
 
@@ -807,6 +813,8 @@ class Sentence:
         frame = self.frame
         if frame.wear.thing.name in WHOLE_BODY:
             leads = (*leads, "dressed in")
+        elif frame.wear.thing.name == "backpack":
+            leads = ("with",)
         lead = "without" if frame.bare else self.voice.pick(leads)
         return f"{lead} {noun_phrase(frame.wear, self.voice)[0]}"
 
@@ -889,7 +897,7 @@ class Sentence:
         """The actor with garment and posture attached, and the places that are left."""
         frame, parts = self.frame, self.places()
         if frame.wear:
-            actor += " " + self.garment(("in", "wearing", "with"))
+            actor += " " + self.garment(GARMENT_LEADS)
         if frame.posture:
             actor += f" {GERUNDS[frame.posture]} {parts.pop(0)}"
         return actor, parts
@@ -954,7 +962,7 @@ class Sentence:
                 return ""
             inner = f"{be} {stand}{parts.pop(0)}"
             if frame.wear:
-                who += " " + self.garment(("in", "with"))
+                who += " " + self.garment(("in",))
         main = self.predicate(event, plural, "progressive")
         return " ".join([f"{who} {pronoun} {inner} {main}", *parts])
 
@@ -1015,7 +1023,7 @@ class Sentence:
             return ""
         who, plural = self.subject(frame.event)
         if frame.wear:
-            who += " " + self.garment(("in", "with"))
+            who += " " + self.garment(("in",))
         stand = f"{GERUNDS[frame.posture]} " if frame.posture else ""
         parts = self.places()
         be = "are" if plural else "is"
@@ -1066,6 +1074,7 @@ class Sentence:
 
 
 WHERE = {"in": ("indoors", "inside"), "out": ("outdoors", "outside")}
+GARMENT_LEADS = ("in", "wearing", "with")
 GERUNDS = {"sit": "sitting", "stand": "standing"}
 SOURCES = (
     "according to a spokesperson",

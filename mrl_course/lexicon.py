@@ -98,6 +98,7 @@ class Action:
     general: tuple[Phrase, ...]
     against: tuple[Phrase, ...]
     objects: tuple[Thing, ...]
+    several: frozenset[Thing]  # objects that are always more than one here
     actors: tuple[Thing, ...]
     manner: tuple[str, ...]
     posture: tuple[str, ...]
@@ -393,7 +394,10 @@ class Lexicon:
                 )
                 for column in ("action", "same", "general", "against")
             }
+            names = _split(row["objects"])
+            row["objects"] = ";".join(name.removesuffix("+") for name in names)
             objects = self._things(table, line, row, "objects")
+            several = [t for t, name in zip(objects, names, strict=True) if name.endswith("+")]
             if bool(objects) != phrases["action"][0].has_object:
                 fix = "an action with * needs objects, an action without * has none"
                 table.fail(line, "objects", "the objects don't fit the action", fix)
@@ -405,6 +409,7 @@ class Lexicon:
                     phrases["general"],
                     phrases["against"],
                     objects,
+                    frozenset(several),
                     self._things(table, line, row, "actors") or scene.actors,
                     tuple(_split(row["manner"])),
                     tuple(_split(row["posture"])),

@@ -106,7 +106,7 @@ def _triplet(grammar: Grammar, rng: Random, frame: Frame, voice: Voice) -> tuple
     """An entailed and a contradicting sentence for a frame that `voice` has said."""
     used = frozenset(voice.said)
     while True:
-        weaker = grammar.weaken(rng, frame, choose(rng, (0.25, 0.35, 0.5, 0.65)))
+        weaker = grammar.weaken(rng, frame, choose(rng, (0.2, 0.3, 0.4, 0.6)))
         if meaning_overlap(frame, weaker) > 0.4 or chance(rng, 0.15):
             break
     positive = say(weaker, Voice(rng, "other", used))
