@@ -318,18 +318,15 @@ def split_docstring(doc: str) -> tuple[str, str] | None:
 
 def _prose(text: str) -> Iterator[str]:
     """The paragraphs before the first section, without code, directives, tables and fields."""
-    skipping = False  # inside the indented block of a directive or of "::"
     for block in re.split(r"\n\s*\n", text.strip("\n")):
-        indented = block.startswith((" ", "\t"))
-        if skipping and indented:
+        if block.startswith((" ", "\t")):  # code, or the body of a directive
             continue
         lines = block.splitlines()
         end = next((i for i, line in enumerate(lines) if _HEADER.match(line)), len(lines))
         if (end == 0 and block) or any(map(_UNDERLINE.match, lines)):
             return
-        skipping = block.startswith("..") or block.endswith("::")
         prose = not block.startswith(("..", "|")) and not _FIELD.match(block)
-        if prose and not indented and not any(map(_TABLE.match, lines)):
+        if prose and not any(map(_TABLE.match, lines)):
             yield "\n".join(itertools.takewhile(lambda line: ">>>" not in line, lines[:end]))
         if end < len(lines):
             return

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import huggingface_hub
@@ -264,6 +265,7 @@ def test_nothing_is_printed_and_no_cache_is_needed(folder):
 
 def test_mini_reads_the_miniature_in_silence(capsys, monkeypatch, tmp_path):
     assert data.load_stsb(source="mini").to_dict() == PAIRS
+    assert data.load_stsb(source=" Mini ").to_dict() == PAIRS
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(miniature, "miniature_folder", lambda: tmp_path / "gone")
     with pytest.raises(data.DataSourceError, match=r"gone does not exist.*Install"):
@@ -376,7 +378,8 @@ def probe_in_fresh_process(**env) -> tuple[str, float]:
         "start = time.perf_counter();"
         "print(data.probe_hub(data.ALLNLI)); print(time.perf_counter() - start)"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env}
+    env = {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(Path(__file__).parents[1]), **env}
+    env = {**os.environ, "NO_PROXY": "127.0.0.1", **env}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
@@ -395,6 +398,14 @@ def test_a_server_that_never_answers_is_given_up_in_seconds():
         answer, seconds = probe_in_fresh_process(HF_ENDPOINT=f"http://127.0.0.1:{port}")
     assert answer == f"127.0.0.1:{port} cannot be reached"
     assert seconds < 3
+
+
+@pytest.mark.parametrize(("status", "problem"), [(200, None), (307, None), (404, "404")])
+def test_the_answer_of_the_hub_counts(monkeypatch, status, problem):
+    session = SimpleNamespace(head=lambda url, **options: SimpleNamespace(status_code=status))
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: session)
+    answer = PROBE(data.ALLNLI)
+    assert answer is None if problem is None else problem in answer
 
 
 def test_a_name_server_that_hangs_is_given_up_in_seconds(monkeypatch):

@@ -120,6 +120,7 @@ def test_download_makes_a_folder_that_the_loaders_read(hub, tmp_path, capsys):
     target = tmp_path / "a class" / "data"
     assert run("--download", target) == 0
     out = capsys.readouterr().out
+    assert "all-nli: train 4 rows, dev 3 rows, test 3 rows" in out
     assert f"export MRL_COURSE_DATA='{target}'" in out
     assert f'$env:MRL_COURSE_DATA = "{target}"' in out
     assert data.load_allnli(source=target).to_dict() == TRAIN
