@@ -125,6 +125,7 @@ class Grammar:
     """Draws meanings from a lexicon and says them."""
 
     def __init__(self, lexicon: Lexicon):
+        """Take the words of a lexicon."""
         self.lexicon = lexicon
         self.scenes = list(lexicon.scenes.values())
         self.quantity = {q.word: q for q in lexicon.quantities}
@@ -193,7 +194,9 @@ class Grammar:
             partner = NP(choose(rng, others)) if others else None
         manner = None
         if action.manner and chance(rng, 0.2):
-            manner = choose(rng, self.adverbs[choose(rng, action.manner)])
+            group = choose(rng, action.manner)
+            if group != "mood" or all(word.group != "mood" for word in actor.adjectives):
+                manner = choose(rng, self.adverbs[group])
         return Event(actor, action, goal, partner=partner, manner=manner)
 
     def frame(self, rng: Random, scene: Scene | None = None) -> Frame:
@@ -313,16 +316,14 @@ class Grammar:
             manner=event.manner if not negated and chance(rng, keep * 0.6) else None,
         )
         keep_place = keep + (0.35 if general else 0.1)
-        second = None
-        if frame.second is not None and chance(rng, keep * 0.4):
-            second = frame.second
+        second = frame.second if chance(rng, keep * 0.4) else None
         wear = frame.wear if told == "wear" or chance(rng, keep * 0.5) else None
         spot = frame.spot if told == "place" or chance(rng, keep_place * 0.7) else None
         setting = frame.setting if told == "place" or chance(rng, keep_place) else None
         where = ""
         if frame.setting and not setting and frame.scene.where and chance(rng, 0.12):
             where = frame.scene.where
-        return replace(
+        weaker = replace(
             frame,
             event=event,
             told=told,
@@ -334,6 +335,7 @@ class Grammar:
             where=where,
             when=frame.when if chance(rng, keep * 0.5) else None,
         )
+        return _only_told(weaker)
 
     @staticmethod
     def _index(rng: Random, options: Sequence[Any]) -> int:
@@ -497,15 +499,13 @@ class Grammar:
 
     def _recount(self, rng: Random, frame: Frame, slot: str) -> Frame | None:
         np = getattr(frame.event, slot)
-        options: list[Quantity | None] = [
+        options = [
             q
             for q in self.lexicon.quantities
             if (q.low > np.count.high or q.high < np.count.low) and q.low < 21 and q.word
         ]
         if slot == "actor" or np.thing.several != "often":
             options = [q for q in options if q.low < 7]
-        if slot == "actor" or np.thing not in frame.event.action.several:
-            options += [None, None]
         if not options or frame.event.partner:
             return None
         return self._event(frame, **{slot: replace(np, count=choose(rng, options))})
@@ -576,6 +576,16 @@ VAGUE = {"object", "structure", "invention", "proposal"}
 PAIRS = {"glove", "boot", "shoe", "sock"}
 
 
+def _only_told(frame: Frame) -> Frame:
+    """The frame without what its sentence leaves unsaid."""
+    if frame.told == "event":
+        return frame
+    frame = replace(frame, second=None, event=replace(frame.event, manner=None, partner=None))
+    if frame.told == "place":
+        return replace(frame, wear=None)
+    return replace(frame, posture="", spot=None, setting=None, where="", when=None)
+
+
 def _related(one: Thing, other: Thing) -> bool:
     return one.is_a(other) or other.is_a(one)
 
@@ -621,6 +631,7 @@ class Voice:
     """
 
     def __init__(self, rng: Random, mode: str = "free", used: frozenset[str] = frozenset()):
+        """Start with nothing said."""
         self.rng, self.mode, self.used = rng, mode, used
         self.said: list[str] = []
 
@@ -682,6 +693,8 @@ def noun_phrase(
     noun = next(noun for noun in nouns if noun.word == words)
     adjectives = " ".join(voice.pick(word.words) for word in np.adjectives)
     lead = adjectives + " " if adjectives else ""
+    if np.count is not None and np.count.high == 1:
+        return f"{voice.pick((np.count.word,))} {lead}{words}", False
     if np.count is not None:
         number = voice.pick((np.count.word,))
         if definite and np.count.low == np.count.high and not number.startswith("a"):
@@ -706,6 +719,7 @@ class Sentence:
     """Builds one sentence for a frame."""
 
     def __init__(self, frame: Frame, voice: Voice):
+        """Take the meaning and the voice that says it."""
         self.frame, self.voice = frame, voice
         self.rng = voice.rng
         self.short = False
@@ -735,9 +749,10 @@ class Sentence:
         phrase = next(phrase for phrase in options if phrase.text == text)
         words = getattr(phrase, form)
         if event.object and phrase.has_object:
-            words = words.replace(
-                "*", self.object(event, self.definite and self.voice.maybe(0.5))[0]
-            )
+            what = self.object(event, self.definite and self.voice.maybe(0.5))[0]
+            if self.frame.event.negated and what.startswith("some "):
+                what = "any" + what.removeprefix("some")
+            words = words.replace("*", what)
         return self.with_manner(event, words)
 
     def with_manner(self, event: Event, words: str) -> str:
@@ -845,6 +860,7 @@ class Sentence:
         return text if self.short else text + "."
 
     def wear_only(self) -> str:
+        """A chef is wearing a red apron."""
         event = self.frame.event
         self.definite = self.voice.maybe(0.5)
         who, plural = self.subject(event)
@@ -855,6 +871,7 @@ class Sentence:
         return f"{who} {be} {'not ' if self.frame.bare else ''}wearing {wear}"
 
     def place_only(self) -> str:
+        """A chef is standing next to the stove."""
         event = self.frame.event
         self.definite = self.voice.maybe(0.4)
         who, plural = self.subject(event)
@@ -869,9 +886,10 @@ class Sentence:
         return " ".join([who, be, *parts])
 
     def caption(self) -> str:
+        """A sentence as under a picture, in one of many patterns."""
         frame, voice = self.frame, self.voice
         event = frame.event
-        if event.negated and voice.maybe(0.35) and not event.partner:
+        if event.negated and event.level == "same" and not event.partner and voice.maybe(0.35):
             return self.nobody()
         patterns = [(self.plain, 3.0), (self.simple, 1.3)]
         quiet = not event.negated and not frame.wear and not frame.posture
@@ -1045,6 +1063,7 @@ class Sentence:
         return " ".join([f"{lead} {self.predicate(event, plural, style)}", *parts])
 
     def news(self) -> str:
+        """A news sentence, or a headline, which leaves articles and the full stop out."""
         frame, voice, event = self.frame, self.voice, self.frame.event
         if voice.maybe(0.3) and not event.negated:
             self.short = True
@@ -1155,7 +1174,8 @@ def meaning_overlap(one: Frame, other: Frame) -> float:
     """How much two meanings share, from 0 (nothing) to 1 (the same), whatever their words.
 
     Each part of a meaning (see `WEIGHTS`) is compared; a part that only one of them tells counts
-    against them with half its weight. Saying the opposite of the action halves the grade.
+    against them with half its weight. Denying the action, or telling one that it excludes, halves
+    the grade.
     """
     total = shared = 0.0
     acts = one.told == "event", other.told == "event"
@@ -1206,7 +1226,8 @@ def meaning_overlap(one: Frame, other: Frame) -> float:
     add("posture", one.posture or None, other.posture or None, same)
     add("tense", one.tense, other.tense, same)
     score = shared / total
-    return round(score / 2 if e.negated != f.negated else score, 3)
+    excluded = e.action is f.action and (e.level == "against") != (f.level == "against")
+    return round(score / 2 if excluded != (e.negated != f.negated) else score, 3)
 
 
 def say(frame: Frame, voice: Voice) -> str:

@@ -15,7 +15,18 @@ T = TypeVar("T")
 PASSIVE = re.compile(r"^(\S+)((?: (?:up|out|down|away|together|on|off))?) \*(.*)$")
 NO_PASSIVE = {"have", "get", "go", "come", "be", "jump", "run", "walk", "step", "sit", "lie"}
 NO_PASSIVE |= {"let", "slip", "perch", "rest", "lean", "climb", "fall", "sleep", "doze", "soar"}
-NO_PASSIVE |= {"live", "stand", "stay", "swim", "travel", "put on", "pull on", "glide", "skate"}
+NO_PASSIVE |= {
+    "ice-skate",
+    "live",
+    "stand",
+    "stay",
+    "swim",
+    "travel",
+    "put on",
+    "pull on",
+    "glide",
+    "skate",
+}
 FORMS = {"", "mass", "plural", "the", "single", "bare"}
 
 
@@ -229,6 +240,7 @@ class Lexicon:
     """
 
     def __init__(self, folder: Path):
+        """Read and check all files of the folder."""
         self.folder = Path(folder)
         self.things = self._read_things()
         self.verbs = self._read_verbs()
@@ -382,7 +394,7 @@ class Lexicon:
     def _read_actions(self) -> dict[str, list[Action]]:
         columns = "scene action same general against objects actors manner posture"
         table = self._table("actions.csv", columns, "scene action general against")
-        table.unique("scene", "action")
+        table.unique("action", "scene", "objects")
         actions: dict[str, list[Action]] = {name: [] for name in self.scenes}
         for line, row in table.rows:
             scene = table.look_up(self.scenes, line, "scene", row["scene"], "scenes.csv")
@@ -441,5 +453,6 @@ SMALL_WORDS = frozenset(
 
 
 def content_words(text: str) -> frozenset[str]:
+    """The words of a text that carry meaning, in lower case and without a final s."""
     words = re.findall(r"[a-z]+", text.lower())
     return frozenset(w.removesuffix("s") for w in words) - SMALL_WORDS

@@ -29,7 +29,6 @@ TEST_PREMISES = 2_200
 ROWS_PER_PREMISE = (1, 1, 1, 2, 2, 3)
 LEVELS = (
     "paraphrase",
-    "paraphrase",
     "less",
     "less",
     "much less",
@@ -41,6 +40,7 @@ LEVELS = (
     "same action",
     "same scene",
     "same scene",
+    "unrelated",
     "unrelated",
 )
 
