@@ -101,7 +101,7 @@ _SKIPPED = re.compile(r"torch\.([a-z]+\.)*[A-Z]\w+Tensor\b")
 
 # Summaries that name another object instead of saying anything.
 _STUB = re.compile(
-    r"(alias|an alias|this is an alias|see |deprecated|\[?deprecated|in-place version|"
+    r"((this is )?(an )?alias|see |\[?deprecated|in-place version|"
     r"same as|undocumented|wrapper for|not implemented|todo|abstract |.*[-=]>)",
     re.IGNORECASE,
 )
@@ -143,7 +143,7 @@ def _columns(packages: tuple[str, ...]) -> dict[str, list[str]]:
                         found[id(candidate.object)] = candidate
     rows: dict[str, tuple[str, ...]] = {}
     for item in sorted(found.values(), key=lambda item: item.rank):
-        doc = item.object.__doc__
+        doc = getattr(item.object, "__doc__", None)
         own = isinstance(doc, str) and doc != type(item.object).__doc__  # not that of its class
         pair = split_docstring(doc) if own else None
         if pair is not None:
