@@ -420,11 +420,20 @@ class Grammar:
     def _event(self, frame: Frame, **changes: Any) -> Frame:
         return replace(frame, event=replace(frame.event, **changes))
 
-    def _edit_against(self, rng: Random, frame: Frame) -> Frame:
-        action = frame.event.action
-        index = self._index(rng, action.against)
-        goal = frame.event.object if action.against[index].has_object else None
-        return self._event(frame, level="against", index=index, object=goal, manner=None)
+    def _edit_against(self, rng: Random, frame: Frame) -> Frame | None:
+        phrases, goal = frame.event.action.against, frame.event.object
+        options = [n for n, phrase in enumerate(phrases) if goal or not phrase.has_object]
+        if not options:
+            return None
+        index = choose(rng, options)
+        return self._event(
+            frame,
+            level="against",
+            index=index,
+            object=goal if phrases[index].has_object else None,
+            manner=None,
+            negated=False,
+        )
 
     def _edit_negate(self, rng: Random, frame: Frame) -> Frame:
         goal = frame.event.object
@@ -432,7 +441,7 @@ class Grammar:
             goal = NP(goal.thing, self.bare_plural)
         elif goal:
             goal = NP(goal.thing)
-        return self._event(frame, negated=True, object=goal, manner=None)
+        return self._event(frame, negated=not frame.event.negated, object=goal, manner=None)
 
     def _edit_action(self, rng: Random, frame: Frame) -> Frame | None:
         if frame.scene.kind == "news":
@@ -452,7 +461,9 @@ class Grammar:
                 free = [t for t in action.objects if not _related(t, frame.event.actor.thing)]
                 thing = choose(rng, free or list(action.objects))
             goal = self.object(rng, action, frame.event.actor, thing)
-        return self._event(frame, action=action, level="same", index=0, object=goal, manner=None)
+        return self._event(
+            frame, action=action, level="same", index=0, object=goal, manner=None, negated=False
+        )
 
     def _edit_object(self, rng: Random, frame: Frame) -> Frame | None:
         goal = frame.event.object
@@ -752,7 +763,7 @@ class Sentence:
             what = self.object(event, self.definite and self.voice.maybe(0.5))[0]
             if self.frame.event.negated and what.startswith("some "):
                 what = "any" + what.removeprefix("some")
-            words = words.replace("*", what)
+            words = words.replace("*", what).replace("at at least", "at no fewer than")
         return self.with_manner(event, words)
 
     def with_manner(self, event: Event, words: str) -> str:
@@ -1124,7 +1135,7 @@ WEIGHTS = {
     "manner": 0.3,
     "when": 0.4,
     "posture": 0.2,
-    "tense": 0.2,
+    "tense": 0.8,
 }
 """How much each part of a meaning counts in `meaning_overlap`."""
 
@@ -1139,6 +1150,10 @@ def thing_overlap(one: Thing, other: Thing) -> float:
     if set(one.parents[:-1]) & set(other.parents[:-1]):
         return 0.35
     return 0.2 if one.kind == other.kind else 0.0
+
+
+def _shared(one: Sequence[Word], other: Sequence[Word]) -> float:
+    return len(set(one) & set(other)) / len(set(one) | set(other))
 
 
 def _count_overlap(one: NP, other: NP) -> float:
@@ -1207,7 +1222,7 @@ def meaning_overlap(one: Frame, other: Frame) -> float:
     ):
         first_words = (first.adjectives if first else ()) or None
         second_words = (second.adjectives if second else ()) or None
-        add(part, first_words, second_words, lambda a, b: float(bool(set(a) & set(b))))
+        add(part, first_words, second_words, _shared)
     add("scene", one.scene, other.scene, same)
     add("setting", one.setting, other.setting, _spot_overlap)
     add("spot", one.spot, other.spot, _spot_overlap)

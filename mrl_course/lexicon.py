@@ -217,10 +217,6 @@ def _gerund(verb: str) -> str:
     return verb[:-1] + "ing" if re.search(r"[^eoy]e$", verb) else verb + "ing"
 
 
-def _third(verb: str) -> str:
-    return verb[:-3] + "ies" if verb.endswith("ies") else pluralise(verb)
-
-
 def _past(verb: str) -> str:
     if verb.endswith("e"):
         return verb + "d"

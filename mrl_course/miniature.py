@@ -82,10 +82,10 @@ def premises(n: int, seed: int = 0) -> list[str]:
         seed: another seed gives other sentences.
 
     Raises:
-        ValueError: n is negative.
+        ValueError: n is negative or not a whole number.
     """
-    if n < 0:
-        raise ValueError(f"n must be 0 or more, not {n}.")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise ValueError(f"n must be a whole number, 0 or more, not {n!r}.")
     grammar, rng = load_grammar(), Random(seed)
     found: dict[str, None] = {}  # a dict keeps the order in which sentences came
     while len(found) < n:

@@ -61,7 +61,13 @@ def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style) ->
         raise ValueError("curves is empty; give at least one name and Curve")
     frames = [curve.to_frame().assign(model=name, seed=0) for name, curve in curves.items()]
     first = next(iter(curves.values()))
-    return plot_retention(pd.concat(frames), column="score", label=first.metric, ax=ax, **style)
+    return plot_retention(
+        pd.concat(frames),
+        column="score",
+        label=TASKS.get(first.metric, first.metric),
+        ax=ax,
+        **style,
+    )
 
 
 def plot_retention(

@@ -1,0 +1,6 @@
+"""The exercises of the lessons, one module for each lesson; ``mrl_course.check`` finds them here.
+
+The answer key of an exercise is a tested function of the package wherever there is one.
+"""
+
+from mrl_course.exercises import lesson_00  # noqa: F401  importing it registers its exercises
