@@ -27,6 +27,7 @@ from mrl_course.lexicon import (
 T = TypeVar("T")
 ADJECTIVE_ORDER = ("size", "place_size", "height", "weight", "length", "age", "thingage", "colour")
 EXCLUSIVE = {"colour", "age", "material", "side", "coat", "thingage", "animalage"}
+DOUBLED = re.compile(r"\b(\w+) \1\b", re.IGNORECASE)
 VOWEL_SOUND = re.compile(r"(?!uni|use|usu|eu|one\b|uku)[aeiou]|hour|honest|heir", re.IGNORECASE)
 
 
@@ -1247,4 +1248,8 @@ def meaning_overlap(one: Frame, other: Frame) -> float:
 
 def say(frame: Frame, voice: Voice) -> str:
     """One sentence for the frame; wordings and pattern are chosen by the voice."""
-    return Sentence(frame, voice).build()
+    while True:
+        voice.said.clear()
+        sentence = Sentence(frame, voice).build()
+        if not DOUBLED.search(sentence):  # "to plant plants" is fine, "to plant plant" is not
+            return sentence
