@@ -5,6 +5,11 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
+# The environment in which `mrl-course run --inplace` stores outputs; a test compares the two.
+NBVAL_ENV := MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 TQDM_DISABLE=1 \
+  HF_DATASETS_DISABLE_PROGRESS_BARS=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
+  MPLBACKEND=module://matplotlib_inline.backend_inline
+
 .PHONY: course test lint lock lessons clean
 
 course: $(VENV)/.installed
@@ -14,7 +19,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
-	MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest \
+	$(NBVAL_ENV) $(BIN)/python -m pytest \
 	  --nbval --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider notebooks
 
 # Made again whenever the lock or the package's own metadata change.

@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (twins, lessons, data_cli, doctor):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that knows no tick gets "?" and no crash
+            stream.reconfigure(errors="replace")
     try:
         return args.func(args)
     except KeyboardInterrupt:

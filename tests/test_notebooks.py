@@ -5,6 +5,7 @@ looks at figures, links, alt text or metadata. The rules in notebook_rules.py do
 """
 
 import os
+from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -47,18 +48,18 @@ def test_few_outputs_are_hidden_from_nbval():
     assert sum(map(len, hidden.values())) <= UNCHECKED_BUDGET, hidden
 
 
-REAL_DATA = REPOSITORY.parent / "shared" / "data"
+# Real data in the hub's layout: beside the repository, or where this variable says.
+REAL_DATA = Path(os.environ.get("MRL_COURSE_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not REAL_DATA.is_dir() and os.environ.get("MRL_COURSE_TEST_REAL") != "1",
-    reason="needs real data: set MRL_COURSE_TEST_REAL=1, and MRL_COURSE_DATA to a folder or hub",
+    not REAL_DATA.is_dir(),
+    reason="needs real data: `mrl-course data --download DIR`, then MRL_COURSE_REAL_DATA=DIR",
 )
 @each_notebook
 def test_every_claim_holds_on_real_data(path):
-    source = str(REAL_DATA) if REAL_DATA.is_dir() else os.environ.get("MRL_COURSE_DATA", "hub")
-    result = execute_lesson(path, {"MRL_COURSE_DATA": source})
+    result = execute_lesson(path, {"MRL_COURSE_DATA": str(REAL_DATA.resolve())})
     assert result.failure == ""
 
 

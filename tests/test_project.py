@@ -10,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mrl_course import lessons
+
 REPO = Path(__file__).parent.parent
 PYPROJECT = (REPO / "pyproject.toml").read_text(encoding="utf-8")
 
@@ -86,6 +88,13 @@ def test_environment_installs_the_package_with_all_its_extras():
 def test_ci_calls_make_test_in_a_fresh_environment():
     text = (REPO / ".ci" / "run").read_text(encoding="utf-8")
     assert "rm -rf .venv" in text and "make test" in text
+
+
+def test_nbval_runs_in_the_environment_that_stored_the_outputs():
+    text = (REPO / "Makefile").read_text(encoding="utf-8")
+    given = re.search(r"^NBVAL_ENV := ((?:.*\\\n)*.*)$", text, re.M)[1].replace("\\\n", "")
+    wanted = lessons.KERNEL_ENVIRONMENT | lessons.OFFLINE_ENVIRONMENT
+    assert dict(part.split("=", 1) for part in given.split()) == wanted
 
 
 def test_readme_shows_the_two_commands_and_every_subcommand():
