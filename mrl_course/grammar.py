@@ -205,7 +205,8 @@ class Grammar:
         scene = scene or choose(rng, self.scenes)
         event = self.event(rng, scene)
         if scene.kind == "news":
-            tense = "past" if chance(rng, 0.8) else "future"
+            future = "future" in scene.times and chance(rng, 0.25)
+            tense = "future" if future else "past"
             times = self.lexicon.times["news" if tense == "past" else "future"]
             frame = Frame(scene, tense, event, setting=self._place(rng, event, "setting", 0.75))
             return replace(frame, when=choose(rng, times) if chance(rng, 0.35) else None)
@@ -1248,8 +1249,9 @@ def meaning_overlap(one: Frame, other: Frame) -> float:
 
 def say(frame: Frame, voice: Voice) -> str:
     """One sentence for the frame; wordings and pattern are chosen by the voice."""
-    while True:
+    for _ in range(20):
         voice.said.clear()
         sentence = Sentence(frame, voice).build()
         if not DOUBLED.search(sentence):  # "to plant plants" is fine, "to plant plant" is not
-            return sentence
+            break
+    return sentence
