@@ -3,4 +3,4 @@
 The answer key of an exercise is a tested function of the package wherever there is one.
 """
 
-from mrl_course.exercises import lesson_00  # noqa: F401  importing it registers its exercises
+from mrl_course.exercises import lesson_00, lesson_03  # noqa: F401  importing registers them
