@@ -3,4 +3,8 @@
 The answer key of an exercise is a tested function of the package wherever there is one.
 """
 
-from mrl_course.exercises import lesson_00, lesson_03  # noqa: F401  importing registers them
+from mrl_course.exercises import (  # noqa: F401  importing registers them
+    lesson_00,
+    lesson_02,
+    lesson_03,
+)
