@@ -1,0 +1,89 @@
+"""Recorded runs are read whole, with their circumstances, or refused with a reason."""
+
+import json
+
+import pytest
+
+from mrl_course import results, twins
+from mrl_course.results import load_results, results_folder
+
+ROW = ["regular", 0, "sts_spearman", 8, 0.5, 0.7]
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """A function that writes a run named ``run`` with some keys changed."""
+    monkeypatch.setattr(results, "miniature_folder", lambda: tmp_path / "miniature")
+    (tmp_path / "results").mkdir()
+
+    def write(text=None, **changes):
+        content = {"date": "2026-01-01", "columns": list(twins.CSV_COLUMNS), "rows": [ROW]}
+        file = tmp_path / "results" / "run.json"
+        file.write_text(text or json.dumps(content | changes), encoding="utf-8")
+
+    return write
+
+
+def test_a_run_comes_with_its_circumstances(record):
+    record(machine="two cores")
+    frame = load_results("run")
+    assert list(frame.columns) == list(twins.CSV_COLUMNS)
+    assert frame.values.tolist() == [ROW]
+    assert frame.attrs == {"date": "2026-01-01", "machine": "two cores"}
+
+
+def test_an_unknown_name_lists_what_there_is(record):
+    with pytest.raises(ValueError, match="'other'; there are: none"):
+        load_results("other")
+    record()
+    with pytest.raises(ValueError, match="'../run'; there are: run"):
+        load_results("../run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"text": "{"}, "not readable as JSON"),
+        ({"text": "[1]"}, "columns None"),
+        ({"columns": ["k", "score"]}, "expected .'model'"),
+        ({"rows": []}, "no rows"),
+        ({"rows": {}}, "no rows"),
+        ({"rows": [ROW, ROW[:-1]]}, "row 1"),
+        ({"rows": [[*ROW[:4], "0.5", 0.7]]}, "row 0"),
+        ({"rows": [["regular", 0, "sts_spearman", "8", 0.5, 0.7]]}, "row 0"),
+        ({"rows": [[3, *ROW[1:]]]}, "row 0"),
+        ({"rows": ["abcdef"]}, "row 0"),
+    ],
+)
+def test_a_broken_run_is_refused(record, changes, says):
+    record(**changes)
+    with pytest.raises(ValueError, match=f"run.json.*{says}"):
+        load_results("run")
+
+
+def test_it_reads_what_the_command_writes(record, tmp_path):
+    record()
+    frame = load_results("run")
+    frame.attrs = {"triplets": 7, "seconds": {"regular": [0.1]}}
+    twins.write_results(frame, tmp_path / "results", "mrl-course twins", "mini")
+    again = load_results("retention")
+    assert again.values.tolist() == [ROW]
+    assert again.attrs["triplets"] == 7 and again.attrs["command"] == "mrl-course twins"
+
+
+@pytest.mark.parametrize("path", sorted(results_folder().glob("*.json")), ids=lambda p: p.stem)
+def test_every_shipped_run_is_sound_and_says_how_it_was_made(path):
+    frame = load_results(path.stem)
+    assert {"what", "date", "command", "source", "machine", "versions"} <= set(frame.attrs)
+    assert not frame.duplicated(["model", "seed", "task", "k"]).any()
+    assert frame["score"].between(-1, 1).all() and (frame["k"] >= 1).all()
+    full = frame[frame["k"] == frame["k"].max()]
+    assert (full["retention"] == 1).all()
+    kept = frame.merge(full, on=["model", "seed", "task"], suffixes=("", "_full"))
+    assert len(kept) == len(frame)
+    share = kept["score"] / kept["score_full"]
+    assert (share - kept["retention"]).abs().max() < 1e-4  # both are stored with five decimals
+
+
+def test_the_recorded_twins_exist():
+    assert "twins_allnli" in {path.stem for path in results_folder().glob("*.json")}
