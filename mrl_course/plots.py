@@ -115,7 +115,7 @@ def plot_retention(
     k_axis(ax, results["k"])
     ax.set_ylim(bottom=min(0, results[column].min()))
     if label is None:
-        label = TASKS.get(task, column)
+        label = TASKS.get(task, column).split(": ")[-1]  # the title names the task
         label = "share of own full-size score" if column == "retention" else label
     ax.set_ylabel(label)
     if task is not None:
