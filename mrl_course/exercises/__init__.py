@@ -7,4 +7,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_00,
     lesson_02,
     lesson_03,
+    lesson_04,
 )
