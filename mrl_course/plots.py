@@ -113,7 +113,8 @@ def plot_retention(
         if (by_k["max"] > by_k["min"]).any():
             ax.fill_between(by_k.index, by_k["min"], by_k["max"], color=look["color"], alpha=0.2)
     k_axis(ax, results["k"])
-    ax.set_ylim(bottom=min(0, results[column].min()))
+    low, high = min(0, results[column].min()), 1.05 * results[column].max()
+    ax.set_ylim(low, max(high, ax.get_ylim()[1]))  # a panel that shares this axis may need more
     if label is None:
         label = TASKS.get(task, column).split(": ")[-1]  # the title names the task
         label = "share of own full-size score" if column == "retention" else label

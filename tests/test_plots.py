@@ -62,6 +62,14 @@ def test_negative_scores_stay_visible(results):
     assert plots.plot_retention(results, column="score").get_ylim()[0] <= -0.5
 
 
+def test_panels_that_share_an_axis_both_fit(results):
+    _, (left, right) = plt.subplots(1, 2, sharey=True)
+    plots.plot_retention(results.assign(score=results["score"] / 10), column="score", ax=left)
+    plots.plot_retention(results, column="score", ax=right)
+    plots.plot_retention(results.assign(score=results["score"] / 10), column="score", ax=left)
+    assert left.get_ylim() == right.get_ylim() and right.get_ylim()[1] > results["score"].max()
+
+
 def test_curve_plots_itself():
     ax = Curve({k: k / 99 for k in range(1, 100)}, "recall", 99, 1.0).plot(label="my model")
     (line,) = ax.get_lines()
