@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from mrl_course import DEFAULT_DIMS
@@ -243,17 +239,11 @@ def table(results) -> str:
 
 def write_results(results, out: Path, command: str, source: str | Path | None) -> list[Path]:
     """Write the frame as CSV, JSON with its circumstances, and figure; each file whole or not."""
+    from mrl_course.results import circumstances, record_text
+
     record = {
-        "what": "mrl-course twins: scores of prefixes on STS and retrieval",
-        "date": datetime.date.today().isoformat(),
-        "command": command,
+        **circumstances("mrl-course twins: scores of prefixes on STS and retrieval", command),
         "source": source_kind(source),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {
-            name: metadata.version(name)
-            for name in ("torch", "sentence-transformers", "tokenizers", "numpy")
-        }
-        | {"python": platform.python_version()},
         **results.attrs,
         "columns": list(CSV_COLUMNS),
         "rows": [
@@ -263,7 +253,7 @@ def write_results(results, out: Path, command: str, source: str | Path | None) -
     }
     writers: dict[str, Callable[[Path], None]] = {
         "retention.csv": lambda path: results.to_csv(path, index=False, lineterminator="\n"),
-        "retention.json": lambda path: path.write_text(_json(record), encoding="utf-8"),
+        "retention.json": lambda path: path.write_text(record_text(record), encoding="utf-8"),
         "retention.png": lambda path: _draw(results, path),
     }
     written = []
@@ -302,13 +292,6 @@ def source_kind(source: str | Path | None) -> str:
     if isinstance(chosen, Path):
         return "a folder in the layout of the hub"
     return describe_source(source).split(",")[0].split(" (")[0]
-
-
-def _json(record: dict) -> str:
-    """Indented, but one line for each row of numbers, so that a diff can be read."""
-    rows = ",\n  ".join(json.dumps(row) for row in record["rows"])
-    head = json.dumps(record | {"rows": []}, indent=1)
-    return head.replace('"rows": []', f'"rows": [\n  {rows}\n ]') + "\n"
 
 
 def _draw(results, path: Path) -> None:

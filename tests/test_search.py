@@ -415,9 +415,7 @@ def test_measured_milliseconds_decide_if_asked_for(tuned, monkeypatch):
     queries, corpus, _ = tuned
     clock = iter(range(10**6))
     monkeypatch.setattr("mrl_course.costs.time.perf_counter", lambda: next(clock) ** 0.5)
-    tuning = tune_shortlist(
-        queries, corpus, 0.95, 10, dims=[8, 16], sizes=[50, 100], measure=True
-    )
+    tuning = tune_shortlist(queries, corpus, 0.95, 10, dims=[8, 16], sizes=[50, 100], measure=True)
     times = tuning.table.milliseconds
     assert tuning.chosen_by == "milliseconds" and times.notna().sum() == 3
     # this clock makes every later call faster: exact search, measured last, wins
