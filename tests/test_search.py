@@ -389,6 +389,22 @@ def test_the_table_holds_what_a_real_search_finds(tuned):
         assert row.checked_recall == pytest.approx(np.mean([each[i] for i in drawn[60:]]), abs=2e-3)
 
 
+def test_the_queries_that_choose_decide_not_those_that_check(tuned):
+    _, _, tuning = tuned
+    for target in sorted({*tuning.table.recall, *tuning.table.checked_recall}):
+        again = tune_shortlist(*tuned[:2], target, 10, dims=[2, 4, 8, 16], sizes=[10, 20, 50])
+        assert (again.table.reaches == (again.table.recall >= target - 1e-9)).all()
+        assert again.recall >= target - 1e-9
+
+
+def test_copies_of_a_row_stand_in_the_order_of_their_numbers():
+    """Of five equal rows the first two are the exact results: a shortlist of two holds them."""
+    rng = np.random.default_rng(10)
+    corpus = np.concatenate([np.repeat(rng.normal(size=(1, 4)), 5, axis=0), np.eye(4)])
+    tuning = tune_shortlist(corpus[[0, 0, 0, 0]], corpus, 1.0, 2, dims=[3], sizes=[2, 3])
+    assert tuning.table.recall.tolist() == [1.0, 1.0, 1.0] and tuning.table["size"][0] == 2
+
+
 def test_the_cheapest_setting_that_reaches_the_target_is_chosen(tuned):
     _, _, tuning = tuned
     reaching = tuning.table[tuning.table.recall >= 0.95]
