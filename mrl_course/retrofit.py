@@ -209,7 +209,7 @@ def fit_head(
         patience: stop after so many looks (one every 25 steps) without improvement; the best map
             is kept.
         seed: of the split and the batches.
-        progress: show a bar.
+        progress: show a bar on a terminal (never in a notebook or a file).
 
     Returns:
         The :class:`Head`. Interrupting (Ctrl-C) returns the best map so far.
@@ -234,7 +234,9 @@ def fit_head(
     generator = torch.Generator().manual_seed(seed)
     best, best_loss, looks, stale = rotation, np.inf, {}, 0
     start = time.perf_counter()
-    bar = tqdm(range(steps + 1), desc="rotate and distil", disable=not progress, leave=False)
+    bar = tqdm(
+        range(steps + 1), desc="rotate and distil", disable=None if progress else True, leave=False
+    )
     try:
         for step in bar:
             if step % _EVERY == 0 or step == steps:
