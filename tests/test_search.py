@@ -274,6 +274,19 @@ def test_truncate_of_half_precision_does_not_overflow():
     np.testing.assert_allclose(tiny, [[0.6, 0.8]], atol=1e-6)
 
 
+def test_truncate_takes_read_only_and_reversed_arrays(tmp_path, recwarn):
+    emb = np.random.default_rng(0).normal(size=(6, 5))
+    np.save(tmp_path / "emb.npy", emb)
+    mapped = np.load(tmp_path / "emb.npy", mmap_mode="r")
+    np.testing.assert_allclose(truncate(mapped, 2), unit(emb[:, :2]), atol=1e-9)
+    np.testing.assert_allclose(
+        truncate(emb[::-1, ::-1], 2), unit(emb[::-1, ::-1][:, :2]), atol=1e-9
+    )
+    cut = truncate(emb, 2)
+    cut[:] = 0
+    assert np.load(tmp_path / "emb.npy").any() and emb.any() and not recwarn.list
+
+
 def test_gradients_pass_through_truncate():
     emb = torch.tensor([[3.0, 4.0, 5.0], [0.0, 0.0, 1.0]], requires_grad=True)
     with pytest.warns(UserWarning, match="first in row 1"):
