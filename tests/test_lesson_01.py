@@ -53,6 +53,13 @@ def test_share_in_majority_counts_by_hand():
     assert LESSON["share_in_majority"](cluster, labels) == pytest.approx(4 / 5)
 
 
+def test_share_together_counts_pairs_of_different_libraries_only():
+    cluster = np.array([0, 0, 0, 1])
+    libraries = np.array(["a", "b", "b", "a"])  # pairs 0-1, 0-2 share; 1-3, 2-3 do not
+    rows = np.arange(4)
+    assert LESSON["share_together"](rows, cluster, libraries) == pytest.approx(1 / 2)
+
+
 def test_share_from_same_module_is_all_or_nothing_at_the_extremes():
     rng = np.random.default_rng(0)
     modules = np.repeat(["a", "b"], 10)
