@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrl_course.check import Wrong, compare_arrays, register
+from mrl_course.check import Wrong, register
 from mrl_course.costs import vector_bytes
 from mrl_course.search import exact_search, truncate
 
@@ -231,12 +231,7 @@ def recommend(liked, items, top_k):
         Wrong(lambda liked, items, top_k: _like(liked, items, top_k, unit=False), says="long"),
         Wrong(lambda liked, items, top_k: _like(liked, items, top_k, keep=True), says="in liked"),
         Wrong(lambda liked, items, top_k: _like(liked, items, top_k, once=False), says="twice"),
-        Wrong(
-            lambda liked, items, top_k: _like(liked, items, top_k + len(liked), keep=True)[
-                ~np.isin(_like(liked, items, top_k + len(liked), keep=True), liked)
-            ][: top_k - 1],
-            says="row numbers",
-        ),
+        Wrong(lambda liked, items, top_k: recommend(liked, items, top_k - 1), says="row numbers"),
         Wrong(lambda liked, items, top_k: _like(liked, items, top_k, dot=True), says="cosine"),
         Wrong(lambda liked, items, top_k: np.arange(50, 50 + top_k), says="nearest to the mean"),
     ],
@@ -262,7 +257,7 @@ def recommendation(answer):
         return "an item that stands twice in liked counts twice; np.unique(liked) removes it."
     if np.array_equal(rows, _like(liked, items, top_k, dot=True)):
         return "you rank by the dot product with items of different lengths; use the cosine."
-    return (compare_arrays(rows, want) or "") + " Take the rows nearest to the mean of liked."
+    return f"these are not the rows nearest to the mean of liked: expected {want.tolist()}."
 
 
 def _like(liked, items, top_k, unit=True, keep=False, once=True, dot=False) -> np.ndarray:
