@@ -5,6 +5,7 @@ The answer key of an exercise is a tested function of the package wherever there
 
 from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_00,
+    lesson_01,
     lesson_02,
     lesson_03,
     lesson_04,
