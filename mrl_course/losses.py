@@ -10,6 +10,10 @@ The Matryoshka loss is the weighted **sum** of that loss over prefixes of the ve
 :math:`\sum_k w_k\, L(a_{1:k}, c_{1:k})` (Kusupati et al., 2022, https://arxiv.org/abs/2205.13147;
 for contrastive models as in Sentence Transformers' ``MatryoshkaLoss``). A sum, not a mean: with
 five prefixes of weight 1 the value is about five times that of one.
+
+*Distillation* replaces the question "which is your positive?" by "how does the teacher spread its
+attention over the candidates?": each prefix learns the teacher's whole softmax, so no labels are
+needed. The teacher may be the full vector itself.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from mrl_course.dims import check_dims
 
+_NEVER = -1e4  # a logit whose softmax is 0, without the NaN that 0 * -inf gives
 _EPS = 1e-12  # F.normalize's own floor, so that zero rows behave alike in every version here
 
 
@@ -97,9 +102,79 @@ def nested_info_nce(
     """
     dims, weight = _check_nested(anchors, candidates, dims, weights, scale)
     order = sorted(range(len(dims)), key=dims.__getitem__)
-    ascending = _NestedInfoNCE.apply(anchors, candidates, tuple(dims[i] for i in order), scale)
+    ascending = _NestedCrossEntropy.apply(
+        anchors, candidates, tuple(dims[i] for i in order), scale, None, None
+    )
     position = torch.tensor(order, device=ascending.device).argsort()
     losses = ascending[position]
+    total = (weight * losses).sum()
+    return (total, losses) if return_per_dim else total
+
+
+def similarity_softmax(
+    anchors: Tensor, candidates: Tensor, scale: float = 20.0, left_out: Tensor | None = None
+) -> Tensor:
+    """How a full vector spreads its attention over candidates, without a gradient: the teacher.
+
+    Args:
+        anchors, candidates: (B, D) and (M, D) float tensors, any B and M.
+        scale: multiplies the cosine before the softmax; larger looks at the nearest only.
+        left_out: (B, M) bool, True for pairs that get probability 0, such as a row with itself.
+
+    Returns:
+        (B, M) detached probabilities; each row sums to 1.
+    """
+    with torch.no_grad():
+        logits = scale * (F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T)
+        if left_out is not None:
+            logits = logits.masked_fill(left_out, _NEVER)
+        return logits.softmax(1)
+
+
+def nested_distillation(
+    anchors: Tensor,
+    candidates: Tensor,
+    targets: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    left_out: Tensor | None = None,
+    return_per_dim: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Pull the similarity softmax of every prefix to given probabilities, in one pass over D.
+
+    The loss of a prefix is the mean over anchors of the Kullback-Leibler divergence
+    :math:`\sum_j t_{ij} \log (t_{ij} / p_{ij})` from the targets t to the prefix's softmax p, 0 if
+    they agree. The total is their weighted sum.
+
+    Args:
+        anchors, candidates: (B, D) and (M, D) float tensors; unlike in :func:`info_nce` any B and
+            M, and row i of one need not belong to row i of the other.
+        targets: (B, M) probabilities, each row sums to 1, as from :func:`similarity_softmax`; no
+            gradient flows into them.
+        dims, weights, scale, return_per_dim: as in :func:`matryoshka_info_nce`.
+        left_out: (B, M) bool, True for pairs that take no part; their targets must be 0.
+
+    Raises:
+        TypeError, ValueError: as :func:`matryoshka_info_nce`, except for M < B; targets of another
+            shape, below 0, or rows that do not sum to 1.
+    """
+    dims, weight = _check_nested(anchors, candidates, dims, weights, scale, more=False)
+    targets = targets.detach()
+    if targets.shape != (len(anchors), len(candidates)):
+        raise ValueError(
+            f"targets must have shape {(len(anchors), len(candidates))}, got {tuple(targets.shape)}"
+        )
+    sums = targets.sum(1)
+    if targets.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise ValueError("each row of targets must be probabilities that sum to 1")
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    ascending = _NestedCrossEntropy.apply(
+        anchors, candidates, tuple(dims[i] for i in order), scale, targets, left_out
+    )
+    entropy = torch.special.entr(targets).sum(1).mean()
+    losses = ascending[torch.tensor(order, device=ascending.device).argsort()] - entropy
     total = (weight * losses).sum()
     return (total, losses) if return_per_dim else total
 
@@ -110,11 +185,14 @@ def _info_nce(anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
     return F.cross_entropy(scale * similarity, own_positive)
 
 
-class _NestedInfoNCE(torch.autograd.Function):
-    """Losses of all prefixes, shape (len(dims),), for strictly ascending dims."""
+class _NestedCrossEntropy(torch.autograd.Function):
+    """Cross-entropies of all prefixes, shape (len(dims),), for strictly ascending dims.
+
+    Without targets the right answer of anchor i is candidate i.
+    """
 
     @staticmethod
-    def forward(ctx, anchors: Tensor, candidates: Tensor, dims: tuple[int, ...], scale: float):
+    def forward(ctx, anchors, candidates, dims: tuple[int, ...], scale: float, targets, left_out):
         rows = torch.arange(len(anchors), device=anchors.device)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
@@ -128,12 +206,15 @@ class _NestedInfoNCE(torch.autograd.Function):
                 s.sqrt().clamp_min(_EPS).reciprocal() for s in (square_a, square_c)
             )  # 1 / prefix norms
             logits = gram * (scale * inv_a[:, None]) * inv_c
+            if left_out is not None:
+                logits.masked_fill_(left_out, _NEVER)
             log_z = logits.logsumexp(1)
-            losses.append((log_z - logits[rows, rows]).mean())
+            right = logits[rows, rows] if targets is None else (targets * logits).sum(1)
+            losses.append((log_z - right).mean())
             saved += [logits, log_z, inv_a, inv_c]
             start = k
         ctx.save_for_backward(anchors, candidates, *saved)
-        ctx.dims, ctx.scale = dims, scale
+        ctx.dims, ctx.scale, ctx.targets = dims, scale, targets
         return torch.stack(losses)
 
     @staticmethod
@@ -149,7 +230,10 @@ class _NestedInfoNCE(torch.autograd.Function):
         for j in reversed(range(len(ctx.dims))):
             logits, log_z, inv_a, inv_c = saved[4 * j : 4 * j + 4]
             d_logits = (logits - log_z[:, None]).exp_()  # softmax ...
-            d_logits[rows, rows] -= 1  # ... minus the right answer
+            if ctx.targets is None:
+                d_logits[rows, rows] -= 1  # ... minus the right answer
+            else:
+                d_logits -= ctx.targets
             d_logits *= grad_losses[j] / len(anchors)
             pull = d_logits * logits
             # F.normalize divides a row shorter than eps by eps, a constant: no such term there.
@@ -161,10 +245,10 @@ class _NestedInfoNCE(torch.autograd.Function):
             grad_c[:, cut] = d_gram.T @ anchors[:, cut] - own_c[:, None] * candidates[:, cut]
         grad_a[:, ctx.dims[-1] :] = 0  # numbers that no prefix contains
         grad_c[:, ctx.dims[-1] :] = 0
-        return grad_a, grad_c, None, None
+        return grad_a, grad_c, None, None, None, None
 
 
-def _check_pair(anchors: Tensor, candidates: Tensor, scale: float) -> None:
+def _check_pair(anchors: Tensor, candidates: Tensor, scale: float, more: bool = True) -> None:
     for name, emb in (("anchors", anchors), ("candidates", candidates)):
         if not isinstance(emb, Tensor):
             raise TypeError(f"{name} must be a torch tensor, got {type(emb).__name__}")
@@ -183,7 +267,7 @@ def _check_pair(anchors: Tensor, candidates: Tensor, scale: float) -> None:
             f"anchors have {anchors.shape[1]} numbers each and candidates {candidates.shape[1]}; "
             "both must come from the same model"
         )
-    if len(candidates) < len(anchors):
+    if more and len(candidates) < len(anchors):
         raise ValueError(
             f"{len(anchors)} anchors need at least as many candidates (row i is the positive of "
             f"anchor i), got {len(candidates)}"
@@ -192,8 +276,10 @@ def _check_pair(anchors: Tensor, candidates: Tensor, scale: float) -> None:
         raise ValueError(f"scale must be above 0, got {scale}")
 
 
-def _check_nested(anchors, candidates, dims, weights, scale) -> tuple[list[int], Tensor]:
-    _check_pair(anchors, candidates, scale)
+def _check_nested(
+    anchors, candidates, dims, weights, scale, more: bool = True
+) -> tuple[list[int], Tensor]:
+    _check_pair(anchors, candidates, scale, more)
     dims = check_dims(dims, anchors.shape[1], warn_missing_full=True)
     if weights is None:
         weights = [1.0] * len(dims)

@@ -17,6 +17,10 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
+from mrl_course.pretrained import load_pretrained
+
+__all__ = ["build_static_model", "load_pretrained", "train_tokenizer"]
+
 INITIAL_STD = 0.1  # spread of the random start; larger needs a larger learning rate
 
 

@@ -78,13 +78,15 @@ def truncate(emb: Emb, dim: int) -> Emb:
     Raises:
         TypeError, ValueError: no numbers, wrong shape, NaN or infinite, ``dim`` out of range.
     """
-    tensor = emb if isinstance(emb, torch.Tensor) else torch.from_numpy(check_numbers("emb", emb))
-    if tensor.ndim not in (1, 2) or not tensor.numel():
-        raise ValueError(f"emb must have shape (n, D) or (D,), got {tuple(tensor.shape)}")
-    check_range("dim", dim, tensor.shape[-1], "the numbers of an embedding")
-    if tensor.dtype not in (torch.float32, torch.float64):
-        tensor = tensor.float()
-    prefix = tensor[..., :dim]
+    array = emb if isinstance(emb, torch.Tensor) else check_numbers("emb", emb)
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise ValueError(f"emb must have shape (n, D) or (D,), got {tuple(array.shape)}")
+    check_range("dim", dim, array.shape[-1], "the numbers of an embedding")
+    prefix = array[..., :dim]
+    if not isinstance(emb, torch.Tensor):
+        prefix = torch.from_numpy(np.array(prefix))  # torch wants memory of its own kind
+    if prefix.dtype not in (torch.float32, torch.float64):
+        prefix = prefix.float()
     # Dividing by the largest number first keeps the squares within the range of floats.
     peak = prefix.detach().abs().amax(dim=-1, keepdim=True)
     if not torch.isfinite(peak).all():
@@ -115,6 +117,7 @@ class PrefixIndex:
         corpus: the (n, D) array that was given.
         dims: the prefix sizes held, ascending.
         full_dim: D.
+        lengths: (n,) float32, of the full vectors; 1 for zero rows.
     """
 
     def __init__(self, corpus: ArrayLike, dims: int | Sequence[int]):

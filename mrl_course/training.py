@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrl_course.dims import check_dims, default_dims
-from mrl_course.losses import nested_info_nce
+from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
 from mrl_course.models import build_static_model
 
 COLUMNS = ("anchor", "positive", "negative")
@@ -203,6 +203,7 @@ def train(
     weights: Sequence[float] | None = None,
     scale: float = 20.0,
     warmup: float = 0.1,
+    distill: float = 0.0,
     progress: bool = True,
 ) -> History:
     """Train a static model in place: Adam on the Matryoshka loss over in-batch and hard negatives.
@@ -222,6 +223,9 @@ def train(
         weights: one per entry of ``dims``, >= 0; all 1 by default.
         scale: of the cosine inside the loss.
         warmup: share of the steps, 0 to below 1.
+        distill: add so much of the self-distillation loss: the softmax of each prefix is pulled
+            to that of the full vector, which gets no gradient from it
+            (:func:`~mrl_course.losses.nested_distillation`). 0 is the plain Matryoshka loss.
         progress: show a bar on a terminal (never in a notebook or a file).
 
     Returns:
@@ -232,7 +236,10 @@ def train(
         TypeError, ValueError: a model that is not static, bad triplets, dims, weights or numbers.
     """
     dims = check_dims(dims, model.get_embedding_dimension(), warn_missing_full=True)
-    _check_settings(epochs, batch_size, lr, warmup)
+    _check_settings(epochs, batch_size, lr, warmup, distill)
+    inner = [k for k in dims if k < model.get_embedding_dimension()]
+    if distill and not inner:
+        raise ValueError("distill needs prefixes below the full size in dims, to teach them")
     data = (
         triplets if isinstance(triplets, TokenisedTriplets) else tokenise_triplets(model, triplets)
     )
@@ -268,6 +275,8 @@ def train(
             loss, per_dim = nested_info_nce(
                 emb[: len(batch)], emb[len(batch) :], dims, weights, scale, return_per_dim=True
             )
+            if distill:
+                loss = loss + distill * _inner_dolls(emb, len(batch), inner, scale)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -305,7 +314,8 @@ def train_twins(
         dims: prefix sizes of the Matryoshka twin; ``DEFAULT_DIMS`` up to ``dim`` by default.
         seed: of the start and of the order.
         vocab_size: the most tokens in the vocabulary.
-        **settings: passed to :func:`train` for both twins (``weights`` for the Matryoshka twin).
+        **settings: passed to :func:`train` for both twins (``weights`` and ``distill`` for the
+            Matryoshka twin only).
 
     Returns:
         :class:`Twins` with ``history["regular"]`` and ``history["matryoshka"]``. If the first
@@ -318,13 +328,20 @@ def train_twins(
     )
     matryoshka = copy.deepcopy(regular)
     data = tokenise_triplets(regular, list(zip(*columns, strict=True)))
-    weights = settings.pop("weights", None)
+    only = {name: settings.pop(name) for name in ("weights", "distill") if name in settings}
     history = {"regular": train(regular, data, [dim], seed=seed, **settings)}
     if not history["regular"].interrupted:
-        history["matryoshka"] = train(
-            matryoshka, data, dims, seed=seed, weights=weights, **settings
-        )
+        history["matryoshka"] = train(matryoshka, data, dims, seed=seed, **only, **settings)
     return Twins(regular, matryoshka, history)
+
+
+def _inner_dolls(emb: Tensor, batch: int, dims: list[int], scale: float) -> Tensor:
+    """How far each prefix's softmax is from that of the full vectors, summed over prefixes."""
+    anchors, candidates = emb[:batch], emb[batch:]
+    teacher = similarity_softmax(anchors, candidates, scale)
+    return nested_distillation(
+        anchors[:, : max(dims)], candidates[:, : max(dims)], teacher, dims, scale=scale
+    )
 
 
 def _static_module(model: SentenceTransformer) -> StaticEmbedding:
@@ -336,7 +353,7 @@ def _static_module(model: SentenceTransformer) -> StaticEmbedding:
     return model[0]
 
 
-def _check_settings(epochs: int, batch_size: int, lr: float, warmup: float) -> None:
+def _check_settings(epochs: int, batch_size: int, lr: float, warmup: float, distill: float) -> None:
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
@@ -344,6 +361,8 @@ def _check_settings(epochs: int, batch_size: int, lr: float, warmup: float) -> N
         raise ValueError(f"lr must be above 0, got {lr}")
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup is a share of the steps, 0 <= warmup < 1, got {warmup}")
+    if not 0 <= distill < float("inf"):
+        raise ValueError(f"distill must be 0 or more, got {distill}")
 
 
 def _warmup_then_decay(steps: int, warmup: float):

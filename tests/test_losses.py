@@ -11,7 +11,13 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from mrl_course.losses import info_nce, matryoshka_info_nce, nested_info_nce
+from mrl_course.losses import (
+    info_nce,
+    matryoshka_info_nce,
+    nested_distillation,
+    nested_info_nce,
+    similarity_softmax,
+)
 
 VERSIONS = [matryoshka_info_nce, nested_info_nce]
 
@@ -233,3 +239,87 @@ def test_bad_embeddings_are_named(anchors, candidates, kwargs, error, words):
 def test_bad_weights_are_named(weights, words):
     with pytest.raises(ValueError, match=words):
         nested_info_nce(GOOD, GOOD, [2, 4], weights)
+
+
+# --------------------------------------------------------------------------- distillation
+
+
+@st.composite
+def lessons_of_a_teacher(draw):
+    """Embeddings, the probabilities of a teacher, and maybe pairs that take no part."""
+    batch, others, dim = draw(st.integers(1, 6)), draw(st.integers(2, 7)), draw(st.integers(1, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    emb = torch.randn(batch + others, dim, generator=generator, dtype=torch.float64)
+    left_out = None
+    if draw(st.booleans()):
+        left_out = torch.rand(batch, others, generator=generator) < 0.4
+        left_out[:, 0] = False  # somebody is left
+    logits = 3 * torch.randn(batch, others, generator=generator, dtype=torch.float64)
+    targets = logits if left_out is None else logits.masked_fill(left_out, -torch.inf)
+    dims = draw(st.lists(st.integers(1, dim), min_size=1, max_size=4, unique=True))
+    return emb[:batch], emb[batch:], targets.softmax(1), dims, left_out
+
+
+@settings(deadline=None, max_examples=80)
+@given(lessons_of_a_teacher(), st.sampled_from([1.0, 20.0]))
+def test_distillation_is_the_divergence_from_the_targets(problem, scale):
+    """Value and gradient equal those of a loop over torch's own kl_div."""
+    anchors, candidates, targets, dims, left_out = problem
+    weights = [1.0 + i for i in range(len(dims))]
+
+    def loop(anchors, candidates):
+        total = 0
+        for k, weight in zip(dims, weights, strict=True):
+            logits = scale * torch.nn.functional.cosine_similarity(
+                anchors[:, None, :k], candidates[None, :, :k], dim=2, eps=1e-12
+            )
+            if left_out is not None:
+                logits = logits.masked_fill(left_out, -1e4)
+            divergence = torch.nn.functional.kl_div(
+                logits.log_softmax(1), targets, reduction="batchmean"
+            )
+            total = total + weight * divergence
+        return total
+
+    def one_pass(anchors, candidates):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return nested_distillation(
+                anchors, candidates, targets, dims, weights, scale, left_out=left_out
+            )
+
+    results = []
+    for loss in (loop, one_pass):
+        pair = [emb.clone().requires_grad_() for emb in (anchors, candidates)]
+        value = loss(*pair)
+        results.append((value, torch.autograd.grad(value, pair)))
+    torch.testing.assert_close(*(value for value, _ in results), atol=1e-9, rtol=1e-9)
+    for mine, wanted in zip(results[1][1], results[0][1], strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-8, rtol=1e-7)
+
+
+def test_the_full_vector_has_nothing_to_learn_from_itself():
+    emb = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    itself = torch.eye(9, dtype=torch.bool)
+    teacher = similarity_softmax(emb, emb, left_out=itself)
+    assert (teacher.diagonal() == 0).all() and not teacher.requires_grad
+    torch.testing.assert_close(teacher.sum(1), torch.ones(9))
+    total, losses = nested_distillation(
+        emb, emb, teacher, [3, 6], left_out=itself, return_per_dim=True
+    )
+    assert losses[0] > 0.1
+    assert losses[1].abs() < 1e-5
+    assert total == losses.sum()
+
+
+@pytest.mark.parametrize(
+    ("targets", "match"),
+    [
+        (torch.full((2, 2), 0.5), r"targets must have shape \(2, 3\)"),
+        (torch.full((2, 3), 0.5), "sum to 1"),
+        (torch.tensor([[1.5, -0.5, 0.0], [1.0, 0.0, 0.0]]), "probabilities"),
+    ],
+)
+def test_targets_that_are_no_probabilities_are_refused(targets, match):
+    with pytest.raises(ValueError, match=match):
+        nested_distillation(torch.ones(2, 4), torch.ones(3, 4), targets, [4])

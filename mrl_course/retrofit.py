@@ -1,0 +1,364 @@
+"""Make anyone's vectors Matryoshka: rotate, then distil. No labels, no texts, seconds on a CPU.
+
+Given embeddings of any model or provider, learn one linear map after which short prefixes are as
+good as they can be made. It starts as the PCA rotation, which already moves the variance into the
+first numbers. Then, in random batches, the similarity softmax of every prefix is pulled to the one
+of the *original* full vectors (:func:`mrl_course.losses.nested_distillation`). The full vectors
+are the teacher, so nothing has to be known about the texts.
+
+The result is a :class:`Head`: apply it to arrays, save it, or put it behind a
+``SentenceTransformer`` as its last module. Related: Matryoshka-Adaptor (Yoon et al., 2024,
+https://aclanthology.org/2024.emnlp-main.576/) tunes a small network for the same purpose.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense
+from tqdm import tqdm
+
+from mrl_course.dims import check_dims, default_dims
+from mrl_course.evaluation import pca_rotation
+from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
+from mrl_course.ranking import check_matrix, unit_rows
+from mrl_course.search import exact_search
+
+_BLOCK = 16_384  # rows mapped at a time
+_EVERY = 25  # steps between two looks at the held-out rows
+
+
+@dataclass
+class Head:
+    """A linear map from the vectors of one model to vectors whose prefixes are good.
+
+    Attributes:
+        weight: (D, D) float32; new vectors are ``old @ weight``.
+        dims: the prefix sizes it was fitted for.
+        report: what held-out vectors say: columns ``k, method, overlap``; methods ``raw``,
+            ``pca``, ``head``. Overlap is the share of the ten nearest neighbours by the original
+            full vectors that are also the ten nearest by the prefix. Empty if loaded from a file.
+        history: the held-out divergence of each prefix, by step (empty if loaded).
+        seconds: wall-clock time of the fit.
+    """
+
+    weight: np.ndarray
+    dims: list[int]
+    report: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    history: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    seconds: float = 0.0
+
+    @property
+    def full_dim(self) -> int:
+        """D."""
+        return len(self.weight)
+
+    def __str__(self) -> str:
+        """The report as a table."""
+        if self.report.empty:
+            return f"Head({self.full_dim} -> {self.full_dim}, fitted for {self.dims})"
+        table = self.report.pivot_table(index="k", columns="method", values="overlap", sort=False)
+        return (
+            "share of the ten nearest neighbours (by the original full vectors) found by a "
+            "prefix,\non vectors that were not used to fit\n"
+            + table[["raw", "pca", "head"]].sort_index().to_string(float_format="{:.3f}".format)
+        )
+
+    def transform(
+        self, emb: ArrayLike, dim: int | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Map embeddings, in blocks: a million rows, or a memory-mapped file, are no problem.
+
+        Args:
+            emb: (n, D) embeddings of the model that the head was fitted for.
+            dim: keep so many numbers; all by default.
+            out: (n, dim) float32 array to write into, for example a memory-mapped one.
+
+        Returns:
+            (n, dim) float32 of length 1 each (zero rows stay zero).
+
+        Raises:
+            TypeError, ValueError: no numbers, wrong shape, NaN, ``dim`` out of range.
+        """
+        emb = check_matrix("emb", emb)
+        if emb.shape[1] != self.full_dim:
+            raise ValueError(
+                f"this head maps vectors of {self.full_dim} numbers, got {emb.shape[1]}; "
+                "it belongs to one model"
+            )
+        dim = self.full_dim if dim is None else check_dims([dim], self.full_dim)[0]
+        if out is None:
+            out = np.empty((len(emb), dim), np.float32)
+        if out.shape != (len(emb), dim) or out.dtype != np.float32:
+            raise ValueError(
+                f"out must be float32 of shape {(len(emb), dim)}, got {out.dtype} {out.shape}"
+            )
+        weight = np.ascontiguousarray(self.weight[:, :dim])
+        for start in range(0, len(emb), _BLOCK):
+            rows = unit_rows(emb[start : start + _BLOCK])
+            finite = np.isfinite(rows).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"emb holds NaN or infinite numbers, row {start + finite.argmin()}"
+                )
+            out[start : start + len(rows)] = unit_rows(rows @ weight)
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write the head as one safetensors file, whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            save_file(
+                {"weight": torch.from_numpy(np.ascontiguousarray(self.weight))},
+                partial,
+                metadata={"mrl_course": "head", "dims": json.dumps(self.dims)},
+            )
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Head:
+        """Read a saved head.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no head.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            with safe_open(path, framework="np") as file:
+                dims = json.loads((file.metadata() or {})["dims"])
+                weight = file.get_tensor("weight")
+        except Exception as error:  # safetensors raises its own kinds
+            raise ValueError(f"{path} is no head saved by mrl_course: {error}") from error
+        return cls(weight, dims)
+
+    def as_module(self) -> Dense:
+        """The map as a Sentence Transformers ``Dense`` module without bias or activation."""
+        dense = Dense(
+            self.full_dim,
+            self.full_dim,
+            bias=False,
+            activation_function=torch.nn.Identity(),
+            init_weight=torch.from_numpy(np.ascontiguousarray(self.weight.T)),
+        )
+        return dense.requires_grad_(False)
+
+    def attach(self, model: SentenceTransformer) -> SentenceTransformer:
+        """A new model: the given one, followed by this head. Their modules are shared.
+
+        Raises:
+            ValueError: the model's vectors have another size.
+        """
+        size = model.get_embedding_dimension()
+        if size != self.full_dim:
+            raise ValueError(f"the head maps {self.full_dim} numbers, the model gives {size}")
+        return SentenceTransformer(
+            modules=[*model.children(), self.as_module()], device=str(model.device)
+        )
+
+
+def fit_head(
+    embeddings: ArrayLike | tuple[ArrayLike, ArrayLike],
+    dims: Sequence[int] | None = None,
+    *,
+    steps: int = 300,
+    batch_size: int = 512,
+    lr: float = 1e-3,
+    scale: float = 20.0,
+    weights: Sequence[float] | None = None,
+    label_weight: float = 0.0,
+    held_out: float | int = 0.1,
+    patience: int = 4,
+    seed: int = 0,
+    progress: bool = True,
+) -> Head:
+    """Rotate and distil: fit a linear map after which the prefixes of these vectors are good.
+
+    Args:
+        embeddings: (n, D) vectors of one model, n >= 40; no labels and no texts are needed. Or a
+            pair of such arrays, (queries, documents), where row i of one belongs to row i of the
+            other: then queries are compared with documents.
+        dims: prefix sizes to be good at, in any order; by default those of ``DEFAULT_DIMS`` below
+            D, and D.
+        steps: of Adam, at most.
+        batch_size: vectors compared with each other in a step.
+        lr: learning rate; falls to 0 along a cosine.
+        scale: multiplies cosines before the softmax. Larger: only near neighbours count.
+        weights: of the prefixes, one per dim; all 1 by default.
+        label_weight: with pairs, add so much of the InfoNCE loss, which takes "row i belongs to
+            row i" as a label. 0 uses no labels.
+        held_out: share (below 1) or number of rows that are not fitted on: they stop the fit and
+            make the report.
+        patience: stop after so many looks (one every 25 steps) without improvement; the best map
+            is kept.
+        seed: of the split and the batches.
+        progress: show a bar on a terminal (never in a notebook or a file).
+
+    Returns:
+        The :class:`Head`. Interrupting (Ctrl-C) returns the best map so far.
+
+    Raises:
+        TypeError, ValueError: wrong shapes, NaN, too few rows, arguments out of range.
+    """
+    first, second = _pair(embeddings)
+    dims = default_dims(first.shape[1]) if dims is None else dims
+    dims = check_dims(dims, first.shape[1], warn_missing_full=True)
+    fitted, judged = _split(len(first), held_out, seed)
+    _check_settings(steps, batch_size, lr, scale, label_weight, second, patience)
+    parts = [
+        torch.from_numpy(unit_rows(x)) for x in ([first] if second is None else [first, second])
+    ]
+    train, judge = [x[fitted] for x in parts], [x[judged] for x in parts]
+    rotation = torch.from_numpy(pca_rotation(torch.cat(train).numpy()))
+    weight = rotation.clone().requires_grad_()
+    optimiser = torch.optim.Adam([weight], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    loss_of = _Loss(dims, weights, scale, label_weight)
+    generator = torch.Generator().manual_seed(seed)
+    best, best_loss, looks, stale = rotation, np.inf, {}, 0
+    start = time.perf_counter()
+    bar = tqdm(
+        range(steps + 1), desc="rotate and distil", disable=None if progress else True, leave=False
+    )
+    try:
+        for step in bar:
+            if step % _EVERY == 0 or step == steps:
+                with torch.no_grad():
+                    total, each = loss_of(judge, weight)
+                looks[step] = each.tolist()
+                stale = stale + 1
+                if total < best_loss:
+                    best, best_loss, stale = weight.detach().clone(), float(total), 0
+                if stale > patience or step == steps:
+                    break
+            rows = torch.randint(len(train[0]), (batch_size,), generator=generator)
+            optimiser.zero_grad()
+            loss_of([x[rows] for x in train], weight)[0].backward()
+            optimiser.step()
+            schedule.step()
+    except KeyboardInterrupt:
+        pass  # the best map so far is kept
+    finally:
+        bar.close()
+    seconds = time.perf_counter() - start
+    history = pd.DataFrame.from_dict(looks, orient="index", columns=dims).rename_axis("step")
+    head = Head(best.numpy(), list(dims), history=history, seconds=seconds)
+    head.report = _report(judge, rotation.numpy(), head)
+    return head
+
+
+class _Loss:
+    """The weighted divergence of all prefixes from the softmax of the original full vectors."""
+
+    def __init__(self, dims, weights, scale: float, label_weight: float):
+        """Keep the settings."""
+        self.dims, self.weights, self.scale = dims, weights, scale
+        self.label_weight = label_weight
+
+    def __call__(self, rows: list[torch.Tensor], weight: torch.Tensor):
+        """[(B, D)] or [(B, D), (B, D)] unit rows -> (total, one divergence per prefix)."""
+        anchors, candidates = rows[0], rows[-1]
+        alone = len(rows) == 1
+        itself = torch.eye(len(anchors), dtype=torch.bool) if alone else None
+        targets = similarity_softmax(anchors, candidates, self.scale, itself)
+        new = [x @ weight for x in rows]
+        total, each = nested_distillation(
+            new[0], new[-1], targets, self.dims, self.weights, self.scale,
+            left_out=itself, return_per_dim=True,
+        )  # fmt: skip
+        if self.label_weight:
+            labels = nested_info_nce(new[0], new[1], self.dims, self.weights, self.scale)
+            total = total + self.label_weight * labels
+        return total, each.detach()
+
+
+def _pair(embeddings) -> tuple[np.ndarray, np.ndarray | None]:
+    if not isinstance(embeddings, tuple):
+        return _finite("embeddings", embeddings), None
+    if len(embeddings) != 2:
+        raise ValueError(f"give one array or a pair of arrays, got a tuple of {len(embeddings)}")
+    first, second = (
+        _finite(name, x) for name, x in zip(("queries", "documents"), embeddings, strict=True)
+    )
+    if first.shape != second.shape:
+        raise ValueError(
+            f"row i of both belongs together, but queries have shape {first.shape} and documents "
+            f"{second.shape}"
+        )
+    return first, second
+
+
+def _finite(name: str, emb: ArrayLike) -> np.ndarray:
+    emb = check_matrix(name, emb)
+    finite = np.isfinite(emb).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{name} hold NaN or infinite numbers, first in row {finite.argmin()}")
+    return emb
+
+
+def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to fit on, and at most 2,000 to judge with."""
+    if n < 40:
+        raise ValueError(f"{n} rows are too few to learn from; give at least 40, better thousands")
+    count = round(n * held_out) if held_out < 1 else int(held_out)
+    if not 20 <= count <= n // 2:
+        if not 0 < held_out < 1:
+            raise ValueError(f"held_out must leave 20 to {n // 2} of {n} rows, got {held_out}")
+        count = min(max(count, 20), n // 2)
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[count:]), np.sort(order[:count][:2_000])
+
+
+def _check_settings(steps, batch_size, lr, scale, label_weight, second, patience) -> None:
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("patience", patience)):
+        least = 2 if name == "batch_size" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    for name, value in (("lr", lr), ("scale", scale)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be above 0, got {value}")
+    if not 0 <= label_weight < float("inf"):
+        raise ValueError(f"label_weight must be 0 or more, got {label_weight}")
+    if label_weight and second is None:
+        raise ValueError("labels come from pairs: give (queries, documents), or label_weight=0")
+
+
+def _report(judge: list[torch.Tensor], rotation: np.ndarray, head: Head) -> pd.DataFrame:
+    """Neighbour overlap of held-out vectors: raw prefix, PCA, and the head."""
+    queries, corpus = judge[0].numpy(), judge[-1].numpy()
+    alone, top_k = len(judge) == 1, min(10, len(corpus) - 1)
+    wanted = _neighbours_of(queries, corpus, top_k, alone)
+    rows = []
+    for method, change in (("raw", None), ("pca", rotation), ("head", head.weight)):
+        new = [x if change is None else x @ change for x in (queries, corpus)]
+        for k in sorted(head.dims):
+            found = _neighbours_of(*(x[:, :k] for x in new), top_k, alone)
+            same = [len(np.intersect1d(a, b)) for a, b in zip(found, wanted, strict=True)]
+            rows.append((k, method, float(np.mean(same)) / top_k))
+    return pd.DataFrame(rows, columns=["k", "method", "overlap"])
+
+
+def _neighbours_of(queries, corpus, top_k: int, alone: bool) -> np.ndarray:
+    """Rows of the nearest neighbours; of vectors among themselves, without the vector itself."""
+    if not alone:
+        return exact_search(queries, corpus, top_k).indices
+    found = exact_search(queries, corpus, top_k + 1).indices
+    others = [row[row != i][:top_k] for i, row in enumerate(found)]
+    return np.stack(others)

