@@ -12,7 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    LogLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from mrl_course.evaluation import Curve
 from mrl_course.training import History
@@ -230,12 +236,21 @@ def plot_recall_vs_cost(
         )
         if spread:
             ax.hlines(front["recall"], front["low"], front["high"], color=look["color"], lw=1)
-    ax.set_xscale("log")
+    _cost_axis(ax, results[cost], plain=cost == "milliseconds")
     ax.set_ylim(0, 1.05)
     ax.set_xlabel(label or COSTS.get(cost, f"{cost} (log scale)"))
     ax.set_ylabel("recall: share of the exact results found")
     ax.legend(fontsize="small")
     return ax
+
+
+def _cost_axis(ax: Axes, costs: pd.Series, plain: bool) -> None:
+    """Make x a log axis with short numbers (200k, 5M), or plain ones (0.5), as ticks."""
+    ax.set_xscale("log")
+    few = costs.max() / costs.min() < 300  # then 1, 2 and 5 of each power of ten have room
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=20))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if plain else EngFormatter(sep=""))
 
 
 def k_axis(ax: Axes, sizes: Sequence[int]) -> None:

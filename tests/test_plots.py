@@ -133,6 +133,17 @@ def test_recall_vs_cost_shows_the_spread_of_milliseconds_only(searches):
     np.testing.assert_allclose(two_stage.get_xdata(), [100, 200, 400])  # none is beaten here
 
 
+def test_recall_vs_cost_has_short_numbers_on_its_cost_axis(searches):
+    def ticks(ax):
+        low, high = ax.get_xlim()
+        labels = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+        return [label.get_text() for x, label in labels if low <= x <= high]
+
+    assert ticks(plots.plot_recall_vs_cost(searches)) == ["1", "2", "5", "10", "20"]
+    wide = searches.assign(multiply_adds=[10**4, 10**5, 10**6, 10**7, 10**4])
+    assert ticks(plots.plot_recall_vs_cost(wide, "multiply_adds")) == ["10k", "100k", "1M", "10M"]
+
+
 def test_recall_vs_cost_draws_into_a_given_axes(searches):
     _, ax = plt.subplots()
     assert plots.plot_recall_vs_cost(searches, ax=ax, label="time") is ax
