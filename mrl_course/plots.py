@@ -225,7 +225,8 @@ def plot_recall_vs_cost(
     order += [name for name in dict.fromkeys(results["method"]) if name not in METHODS]
     spread = cost == "milliseconds" and {"low", "high"} <= set(results)
     for number, name in enumerate(order):
-        rows = results[results["method"] == name].sort_values([cost, "recall"])
+        rows = results[results["method"] == name]
+        rows = rows.sort_values([cost, "recall"], ascending=[True, False])
         look = METHODS.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 6} | style
         best_so_far = rows["recall"].cummax().shift(fill_value=-1.0)
         front = rows[rows["recall"] > best_so_far]

@@ -114,6 +114,12 @@ def test_recall_vs_cost_joins_the_settings_that_are_not_beaten(searches):
     assert "milliseconds" in ax.get_xlabel() and "recall" in ax.get_ylabel()
 
 
+def test_of_equal_costs_the_better_recall_beats_the_other(searches):
+    ax = plots.plot_recall_vs_cost(searches.assign(milliseconds=[4.0, 4.0, 5.0, 20.0, 2.0]))
+    two_stage = next(line for line in ax.get_lines() if line.get_label() == "two-stage")
+    np.testing.assert_allclose(two_stage.get_xydata(), [[4, 0.9]])
+
+
 def test_recall_vs_cost_shows_the_spread_of_milliseconds_only(searches):
     def bars(ax):
         return [
