@@ -12,7 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    LogLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from mrl_course.evaluation import Curve
 from mrl_course.training import History
@@ -40,6 +46,30 @@ _OTHERS = [
     {"color": OKABE_ITO["sky blue"], "marker": "P"},
     {"color": OKABE_ITO["yellow"], "marker": "*"},
 ]
+# One look per way of searching; the names are those of the recorded run ``search``.
+METHODS = {
+    "exact (numpy)": {"color": OKABE_ITO["black"], "marker": "D"},
+    "exact (FAISS flat)": {"color": OKABE_ITO["black"], "marker": "s", "linestyle": "--"},
+    "prefix only": {"color": OKABE_ITO["orange"], "marker": "v"},
+    "two-stage": {"color": OKABE_ITO["blue"], "marker": "o"},
+    "funnel": {"color": OKABE_ITO["green"], "marker": "^"},
+    "FAISS flat prefix + rerank": {"color": OKABE_ITO["sky blue"], "marker": "P"},
+    "FAISS int8 prefix + rerank": {
+        "color": OKABE_ITO["sky blue"],
+        "marker": "X",
+        "linestyle": "--",
+    },
+    "FAISS binary + rerank": {"color": OKABE_ITO["sky blue"], "marker": "*", "linestyle": ":"},
+    "HNSW prefix + rerank": {"color": OKABE_ITO["purple"], "marker": "h"},
+    "HNSW full": {"color": OKABE_ITO["vermillion"], "marker": "p"},
+}
+COSTS = {
+    "milliseconds": "milliseconds per query (log scale)",
+    "multiply_adds": "multiply-adds per query (log scale)",
+    "bytes_read": "bytes read per query (log scale)",
+    "bytes_scanned": "bytes held for the first stage (log scale)",
+    "bytes_stored": "bytes stored (log scale)",
+}
 TASKS = {
     "sts_spearman": "Similarity (STS): Spearman's correlation",
     "retrieval_recall_at_10": "Retrieval: recall@10",
@@ -152,6 +182,76 @@ def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> 
     ax.set_ylim(bottom=0)
     ax.legend(ncols=2)
     return ax
+
+
+def plot_recall_vs_cost(
+    results: pd.DataFrame,
+    cost: str = "milliseconds",
+    ax: Axes | None = None,
+    label: str | None = None,
+    **style,
+) -> Axes:
+    """Draw how much each way of searching finds against what a query costs: up and left is good.
+
+    A line joins those settings of a method that no other setting of the same method beats: it
+    finds more than all cheaper ones. The settings that are beaten are pale dots. The cost is on a
+    log axis; recall starts at zero, so that a small difference looks small.
+
+    Args:
+        results: one row per measured setting, with columns ``method``, ``recall`` (0 to 1) and the
+            one named by ``cost``; if ``low`` and ``high`` are there too, milliseconds get their
+            spread as a thin bar. Methods named in :data:`METHODS` keep their look everywhere.
+        cost: the column for the x axis, all above 0.
+        ax: where to draw; a new figure by default.
+        label: of the x axis; costs named in :data:`COSTS` have one.
+        **style: passed to every line.
+
+    Raises:
+        ValueError: a column is missing, nothing is left to draw, a cost that is not above 0, a
+            recall that is not between 0 and 1.
+    """
+    missing = [name for name in ("method", "recall", cost) if name not in results]
+    if missing or results.empty:
+        raise ValueError(f"results have no {missing[0] if missing else 'rows'} to draw")
+    good = (results[cost] > 0) & results["recall"].between(0, 1)
+    if not good.all():
+        bad = results[~good].iloc[0]
+        raise ValueError(
+            f"{bad['method']!r} has {cost} {bad[cost]} and recall {bad['recall']}; a cost must be "
+            "above 0 and a recall between 0 and 1"
+        )
+    ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
+    order = [name for name in METHODS if name in set(results["method"])]
+    order += [name for name in dict.fromkeys(results["method"]) if name not in METHODS]
+    spread = cost == "milliseconds" and {"low", "high"} <= set(results)
+    for number, name in enumerate(order):
+        rows = results[results["method"] == name]
+        rows = rows.sort_values([cost, "recall"], ascending=[True, False])
+        look = METHODS.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 6} | style
+        best_so_far = rows["recall"].cummax().shift(fill_value=-1.0)
+        front = rows[rows["recall"] > best_so_far]
+        ax.plot(front[cost], front["recall"], label=name, **look)
+        beaten = rows[rows["recall"] <= best_so_far]
+        ax.scatter(
+            beaten[cost], beaten["recall"], s=14, color=look["color"], alpha=0.35, linewidths=0
+        )
+        if spread:
+            ax.hlines(front["recall"], front["low"], front["high"], color=look["color"], lw=1)
+    _cost_axis(ax, results[cost], plain=cost == "milliseconds")
+    ax.set_ylim(0, 1.05)
+    ax.set_xlabel(label or COSTS.get(cost, f"{cost} (log scale)"))
+    ax.set_ylabel("recall: share of the exact results found")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _cost_axis(ax: Axes, costs: pd.Series, plain: bool) -> None:
+    """Make x a log axis with short numbers (200k, 5M), or plain ones (0.5), as ticks."""
+    ax.set_xscale("log")
+    few = costs.max() / costs.min() < 300  # then 1, 2 and 5 of each power of ten have room
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=20))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if plain else EngFormatter(sep=""))
 
 
 def k_axis(ax: Axes, sizes: Sequence[int]) -> None:

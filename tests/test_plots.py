@@ -85,6 +85,99 @@ def test_plot_history_smooths_and_names_each_prefix():
     np.testing.assert_allclose(lines["k = 8"], [2, 1.5, 0.5])
 
 
+@pytest.fixture
+def searches():
+    rows = [
+        ("two-stage", 0.5, 1.0, 0.9, 1.5, 100),
+        ("two-stage", 0.9, 4.0, 3.0, 5.0, 400),
+        ("two-stage", 0.8, 5.0, 4.5, 5.5, 200),  # costs more milliseconds and finds less
+        ("exact (numpy)", 1.0, 20.0, 19.0, 30.0, 1000),
+        ("mine", 0.7, 2.0, 1.0, 3.0, 300),
+    ]
+    columns = ["method", "recall", "milliseconds", "low", "high", "multiply_adds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_recall_vs_cost_joins_the_settings_that_are_not_beaten(searches):
+    ax = plots.plot_recall_vs_cost(searches)
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert list(lines) == ["exact (numpy)", "two-stage", "mine"]
+    np.testing.assert_allclose(lines["two-stage"].get_xydata(), [[1, 0.5], [4, 0.9]])
+    dots = [
+        tuple(point)
+        for points in ax.collections
+        if hasattr(points, "get_sizes")
+        for point in np.ma.getdata(points.get_offsets())
+    ]
+    assert dots == [(5.0, 0.8)]
+    assert ax.get_xscale() == "log" and ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 1
+    assert "milliseconds" in ax.get_xlabel() and "recall" in ax.get_ylabel()
+
+
+def test_of_equal_costs_the_better_recall_beats_the_other(searches):
+    ax = plots.plot_recall_vs_cost(searches.assign(milliseconds=[4.0, 4.0, 5.0, 20.0, 2.0]))
+    two_stage = next(line for line in ax.get_lines() if line.get_label() == "two-stage")
+    np.testing.assert_allclose(two_stage.get_xydata(), [[4, 0.9]])
+
+
+def test_recall_vs_cost_shows_the_spread_of_milliseconds_only(searches):
+    def bars(ax):
+        return [
+            segment[:, 0].tolist()
+            for lines in ax.collections
+            if hasattr(lines, "get_segments")
+            for segment in lines.get_segments()
+        ]
+
+    assert sorted(bars(plots.plot_recall_vs_cost(searches))) == [
+        [0.9, 1.5], [1.0, 3.0], [3.0, 5.0], [19.0, 30.0]
+    ]  # fmt: skip
+    ax = plots.plot_recall_vs_cost(searches, "multiply_adds")
+    assert not bars(ax) and "multiply-adds" in ax.get_xlabel()
+    assert not bars(plots.plot_recall_vs_cost(searches.drop(columns="low")))
+    two_stage = next(line for line in ax.get_lines() if line.get_label() == "two-stage")
+    np.testing.assert_allclose(two_stage.get_xdata(), [100, 200, 400])  # none is beaten here
+
+
+def test_recall_vs_cost_has_short_numbers_on_its_cost_axis(searches):
+    def ticks(ax):
+        low, high = ax.get_xlim()
+        labels = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+        return [label.get_text() for x, label in labels if low <= x <= high]
+
+    assert ticks(plots.plot_recall_vs_cost(searches)) == ["1", "2", "5", "10", "20"]
+    wide = searches.assign(multiply_adds=[10**4, 10**5, 10**6, 10**7, 10**4])
+    assert ticks(plots.plot_recall_vs_cost(wide, "multiply_adds")) == ["10k", "100k", "1M", "10M"]
+
+
+def test_recall_vs_cost_draws_into_a_given_axes(searches):
+    _, ax = plt.subplots()
+    assert plots.plot_recall_vs_cost(searches, ax=ax, label="time") is ax
+    assert ax.get_xlabel() == "time"
+
+
+def test_no_two_ways_of_searching_look_alike():
+    markers = [look["marker"] for look in plots.METHODS.values()]
+    strokes = [(look["color"], look.get("linestyle", "-")) for look in plots.METHODS.values()]
+    assert len(set(markers)) == len(set(strokes)) == len(plots.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.drop(columns="recall"), "no recall"),
+        (lambda s: s.drop(columns="milliseconds"), "no milliseconds"),
+        (lambda s: s[:0], "no rows"),
+        (lambda s: s.assign(milliseconds=[1, 0, 1, 1, 1]), "'two-stage' has milliseconds 0"),
+        (lambda s: s.assign(milliseconds=[1, 1, 1, 1, np.nan]), "'mine' has milliseconds nan"),
+        (lambda s: s.assign(recall=[1, 1, 1, 1.5, 1]), r"'exact \(numpy\)' .* recall 1.5"),
+    ],
+)
+def test_bad_searches_are_named(searches, change, words):
+    with pytest.raises(ValueError, match=words):
+        plots.plot_recall_vs_cost(change(searches))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

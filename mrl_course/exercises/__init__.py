@@ -10,4 +10,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_03,
     lesson_04,
     lesson_05,
+    lesson_06,
 )
