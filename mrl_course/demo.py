@@ -354,6 +354,7 @@ def build_demo(
         name: _model_part(name, model, given.texts, ids, len(page_tokenizer["tokens"]))
         for name, model in models.items()
     }
+    queries = _typical_first(given.queries, [part.pop("judged") for part in parts.values()])
     data = {
         "title": title,
         "dim": next(iter(models.values())).embedding_dim,
@@ -361,7 +362,7 @@ def build_demo(
         "about": given.about,
         "names": given.names,
         "texts": [_shown(text) for text in given.texts],
-        "queries": [{"text": text, "answer": answer} for text, answer in given.queries],
+        "queries": [{"text": text, "answer": answer} for text, answer in queries],
         "tokenizer": page_tokenizer,
         "models": list(parts.values()),
     }
@@ -493,22 +494,39 @@ def _model_part(name: str, model, texts: list[str], query_ids: list[list[int]], 
     ids = _token_ids(model.tokenizer, texts)
     vectors = np.stack([table[i].mean(axis=0) if i else np.zeros(table.shape[1]) for i in ids])
     corpus, corpus_scales = quantise_rows(vectors)
-    ranks = [
-        _ranks_of_the_best(mean_of_rows(i, codes, scales), corpus, TOP) for i in query_ids if i
-    ]
+    queries = [mean_of_rows(i, codes, scales) for i in query_ids]
+    ranks = np.stack([_ranks_of_the_best(query, corpus, TOP) for query in queries])
+    kept = {size: (ranks < size).sum(axis=2) for size in (TOP, *SHORTLISTS)}  # (queries, D) each
     return {
         "name": name,
+        "judged": (
+            [int(ranking(query, corpus, len(query), 1)[0]) for query in queries],
+            kept[TOP],
+        ),
         "table": {"codes": _base64(codes), "scales": _base64(scales)},
         "corpus": {"codes": _base64(corpus), "scales": _base64(corpus_scales)},
         "average": {
-            str(size): [
-                round(float(np.mean([(rank[k] < max(size, TOP)).sum() for rank in ranks])), 2)
-                for k in range(table.shape[1])
-            ]
-            for size in (TOP, *SHORTLISTS)
-            if ranks
+            str(size): [round(float(mean), 2) for mean in counts.mean(axis=0)]
+            for size, counts in kept.items()
         },
     }
+
+
+def _typical_first(queries: list, judged: list[tuple[list[int], np.ndarray]]) -> list:
+    """Queries that both twins answer at full size first; of those, the most typical ones first.
+
+    Typical means that the overlap curves lie close to the average, on the axis of doublings.
+    """
+    distance = np.zeros(len(queries))
+    for _, kept in judged:  # (queries, D)
+        distance += np.abs(kept - kept.mean(axis=0)) @ (1 / np.arange(1, kept.shape[1] + 1))
+
+    def key(number: int) -> tuple[bool, float]:
+        answer = queries[number][1]
+        missed = answer is not None and any(first[number] != answer for first, _ in judged)
+        return missed, round(float(distance[number]), 6)
+
+    return [queries[number] for number in sorted(range(len(queries)), key=key)]
 
 
 def _base64(array: np.ndarray) -> str:
@@ -632,7 +650,8 @@ def docstring_demo(
     about = [
         f"The texts are {len(kept):,} descriptions from the documentation of Python libraries. "
         f"The built-in queries are {len(held)} summaries from there; ★ marks the description that "
-        "belongs to the query.",
+        "belongs to the query. Those that both twins answer at full size come first, and of those "
+        "the ones nearest to the average.",
         trained,
     ]
     return twins, DemoCorpus(

@@ -217,7 +217,7 @@
     title.id = `name-${m}`;
     title.append(shape, label(model));
     const score = element("p", "score"), number = element("b");
-    score.append(number, element("span", "fine", ` of ${TOP} as at full size`));
+    score.append(number, element("span", "fine", ` of ${TOP} kept`));
     head.append(title, score);
     const dots = element("div", "dots");
     dots.setAttribute("aria-hidden", "true");
@@ -227,8 +227,9 @@
     const items = Array.from({ length: TOP }, () => {
       const item = element("li", data.names.length ? "" : "unnamed");
       const place = element("span", "place"), text = element("p", "text"), move = element("span", "move");
-      const name = data.names.length ? element("span", "name") : null;
-      item.append(...[place, name, data.names.length ? move : text, data.names.length ? text : move].filter(Boolean));
+      const name = element("span", "name"), head = element("p", "head");
+      head.append(...(data.names.length ? [name, move] : [move]));
+      item.append(place, ...(data.names.length ? [head, text] : [text, head]));
       list.append(item);
       return { item, place, name, text, move };
     });
@@ -245,7 +246,7 @@
       const { item, place: number, name, text, move } = panel.items[place];
       const before = twin.full.places[row], by = before - place;
       number.textContent = String(place + 1);
-      if (name) name.textContent = data.names[row];
+      if (data.names.length) name.replaceChildren(...breakable(data.names[row]));
       text.textContent = data.texts[row];
       item.classList.toggle("right", row === state.answer);
       const isNew = before >= TOP;
@@ -269,6 +270,11 @@
     return kept;
   }
 
+  // A long dotted name may break after a dot or an underscore.
+  function breakable(name) {
+    return name.split(/(?<=[._/])/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+  }
+
   function short(row) {
     const text = data.names.length ? data.names[row] : data.texts[row];
     return [...text].length > 42 ? `${[...text].slice(0, 40).join("")}…` : text;
@@ -278,6 +284,11 @@
     if (state.answer === null) { panel.target.textContent = ""; return; }
     const now = rows.indexOf(state.answer), before = twin.full.places[state.answer] + 1;
     panel.target.textContent = `★ right answer: ${now < 0 ? `not among the ${TOP}` : `place ${now + 1}`}, at full size place ${count(before)}`;
+  }
+
+  function showScores(kept) {
+    byId("scores").hidden = !kept;
+    kept?.forEach((value, m) => { byId("scores").children[m].lastElementChild.textContent = `${value} of ${TOP}`; });
   }
 
   function showCost() {
@@ -322,6 +333,7 @@
       showTarget(panel, twin, twin.rows);
       return showList(panel, twin, twin.rows);
     });
+    showScores(empty ? null : kept);
     announce(empty ? "No query." : `k = ${state.k}. ` + models.map((model, m) => `${label(model)}: ${kept[m]} of ${TOP} as at full size.`).join(" "));
     later.measure();
   }
@@ -373,7 +385,7 @@
       parts.push(svg("path", `line ${KINDS[m]}`, { d: path(curve) }));
       for (const k of marks) {
         const cx = chart.x(k), cy = y(curve[k - 1]), point = `point ${KINDS[m]}`;
-        parts.push(m ? svg("circle", point, { cx, cy, r: 4.5 }) : svg("rect", point, { x: cx - 4.5, y: cy - 4.5, width: 9, height: 9 }));
+        parts.push(m ? svg("circle", point, { cx, cy, r: 4.5 }) : svg("rect", point, { x: cx - 5.5, y: cy - 5.5, width: 11, height: 11 }));
       }
     });
     chart.cursor = svg("line", "cursor", { x1: chart.x(state.k), x2: chart.x(state.k), y1: top - 8, y2: height });
@@ -552,6 +564,19 @@
     byId("marks").append(mark);
   }
   state.k = Math.max(1, twelfth);
+  // Labels that would touch the next one vanish; their ticks stay.
+  function thinMarks() {
+    const labels = [...byId("marks").children], kept = [];
+    const weight = (mark) => (Number(mark.dataset.k) === D ? 2 : Number(mark.dataset.k) === twelfth ? 1 : 0);
+    const width = byId("track").clientWidth;
+    for (const mark of [...labels].sort((a, b) => weight(b) - weight(a) || a.dataset.k - b.dataset.k)) {
+      const x = across(Number(mark.dataset.k)) * width;
+      const fits = kept.every((other) => Math.abs(other - x) > 26);
+      mark.classList.toggle("bare", !fits);
+      if (fits) kept.push(x);
+    }
+  }
+  new ResizeObserver(thinMarks).observe(byId("track"));
   new ResizeObserver(drawChart).observe(byId("chart"));
   if (data.queries.length) take(data.queries[0]);
   else setQuery("");
