@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import browser
 
 MOVES = 50
-# From the event to the second frame after it: by then the first one has been painted.
+# From the event to the first moment after the frame that shows its result.
 LISTEN = """() => {
   window.taken = [];
   document.getElementById('k').addEventListener('input', () => {

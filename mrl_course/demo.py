@@ -21,6 +21,7 @@ import json
 import os
 import random
 import re
+import sys
 import unicodedata
 import webbrowser
 from collections.abc import Iterable, Mapping, Sequence
@@ -147,6 +148,25 @@ def overlap_curve(
     """
     ranks = _ranks_of_the_best(query, codes, top)
     return (ranks < max(shortlist or 0, min(top, len(codes)))).sum(axis=1)
+
+
+def break_point(curve: Sequence[float], enough: float) -> int:
+    """The smallest k from which on a curve never falls below ``enough`` again.
+
+    Args:
+        curve: (D,) values; entry k - 1 belongs to k, as :func:`overlap_curve` gives them.
+        enough: the least value that counts as whole.
+
+    Raises:
+        ValueError: no values, or the curve is below ``enough`` even at D.
+    """
+    values = np.asarray(curve)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"curve must be a list of at least one value, got shape {values.shape}")
+    if values[-1] < enough:
+        raise ValueError(f"the curve ends at {values[-1]:g}, below {enough:g}: it never is whole")
+    below = np.flatnonzero(values < enough)  # counted from 0: position j belongs to k = j + 1
+    return int(below[-1]) + 2 if len(below) else 1
 
 
 def _ranks_of_the_best(query: np.ndarray, codes: np.ndarray, top: int) -> np.ndarray:
@@ -594,6 +614,32 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise OSError(
             f"cannot write the page to {path}: {error.strerror or error}; choose another file"
         ) from error
+
+
+def show_page(path: str | Path, height: int = 820):
+    """Show a page inside a notebook, for the last line of a cell.
+
+    Jupyter gets the address of the file, relative to the notebook, so the notebook stays small.
+    Colab serves no files, so it gets the page itself.
+
+    Args:
+        path: the page, relative to the notebook's folder.
+        height: of the frame, in pixels.
+
+    Raises:
+        FileNotFoundError: there is no such page yet.
+    """
+    from IPython.display import HTML
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no page {path}; build_demo writes one")
+    if "google.colab" in sys.modules:
+        source = f'srcdoc="{html.escape(path.read_text(encoding="utf-8"))}"'
+    else:
+        source = f'src="{html.escape(path.as_posix())}"'
+    frame = f'<iframe {source} title="Interactive demo" width="100%" height="{height}"></iframe>'
+    return HTML(f"<div>{frame}</div>")
 
 
 # --- corpora and their twins -------------------------------------------------------------------
