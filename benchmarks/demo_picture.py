@@ -32,7 +32,7 @@ def main(path: Path) -> int:
             page = chrome.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(path.resolve().as_uri())
             page.wait_for_selector("#chart path.line", state="attached")
-            page.wait_for_function("document.getElementById('time').textContent.endsWith('ms')")
+            page.locator("#time", has_text="ms").wait_for()
             page.screenshot(path=DOCS / name)
             print(f"wrote docs/{name}")
     return 0

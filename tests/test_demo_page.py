@@ -95,7 +95,7 @@ def test_it_opens_with_an_example_at_a_twelfth(path, open_page):
     assert page.locator("#marks .twelfth").text_content() == "4"
     assert page.text_content("#bytes") == "4"
     assert page.text_content("#adds") == f"{4 * len(SENTENCES):,}"
-    page.wait_for_function("document.getElementById('time').textContent.endsWith('ms')")
+    page.locator("#time", has_text="ms").wait_for()
 
 
 def test_typing_gives_pythons_ranking_at_every_k_visited(path, open_page):
