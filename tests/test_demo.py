@@ -467,3 +467,19 @@ def test_docstring_queries_are_held_out(monkeypatch):
     for query, row in corpus.queries:
         assert query not in seen and corpus.texts[row] not in seen
     assert len(corpus.queries) == 200
+
+
+# --------------------------------------------------------------------------------- in notebooks
+
+
+def test_jupyter_gets_the_address_and_colab_the_page(twins, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = demo.build_demo(twins, SENTENCES[:9], "build/p.html")
+    assert 'src="build/p.html"' in demo.show_page(page).data
+    assert len(demo.show_page(page).data) < 300
+    monkeypatch.setitem(demo.sys.modules, "google.colab", demo)
+    frame = demo.show_page(page).data
+    inside = re.search(r'srcdoc="([^"]*)"', frame)[1]
+    assert demo.html.unescape(inside) == page.read_text(encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="build_demo"):
+        demo.show_page("none.html")
