@@ -17,6 +17,7 @@ import csv
 import functools
 import hashlib
 import html
+import io
 import json
 import os
 import random
@@ -396,6 +397,8 @@ def build_demo(
 def _list_of(texts, name: str) -> list:
     if isinstance(texts, (str, bytes)) or not hasattr(texts, "__iter__"):
         raise TypeError(f"{name} must be a list of strings, got {type(texts).__name__}")
+    if isinstance(texts, Mapping) or hasattr(texts, "column_names") or hasattr(texts, "columns"):
+        raise TypeError(f"{name} must be one column of texts, such as data['text'], not a table")
     return list(texts)
 
 
@@ -828,7 +831,7 @@ def read_corpus(path: str | Path) -> DemoCorpus:
     """
     path = Path(path)
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
@@ -837,7 +840,7 @@ def read_corpus(path: str | Path) -> DemoCorpus:
         corpus = DemoCorpus([line.strip() for line in content.splitlines() if line.strip()])
     else:
         csv.field_size_limit(10_000_000)
-        reader = csv.DictReader(content.splitlines(keepends=True))
+        reader = csv.DictReader(io.StringIO(content, newline=""))
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
         if "text" not in columns and len(columns) != 1:

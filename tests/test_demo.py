@@ -314,6 +314,7 @@ def test_default_sizes_fit_into_the_budget(tmp_path):
     [
         ([], ValueError, "corpus is empty"),
         ("one text", TypeError, "list of strings"),
+        ({"text": ["a dog"]}, TypeError, "one column of texts"),
         (["a dog", ""], ValueError, "text 1 of the corpus is blank"),
         (["a dog", None], TypeError, "text 1 of the corpus is None"),
         (["a \ud800 dog"], ValueError, "lone surrogate"),

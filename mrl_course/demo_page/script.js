@@ -272,7 +272,7 @@
 
   // A long dotted name may break after a dot or an underscore.
   function breakable(name) {
-    return name.split(/(?<=[._/])/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+    return (name.match(/[^._/]+[._/]*|[._/]+/g) ?? [name]).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
   }
 
   function short(row) {
