@@ -100,7 +100,9 @@ def test_nbval_runs_in_the_environment_that_stored_the_outputs():
 def test_readme_shows_the_two_commands_and_every_subcommand():
     text = (REPO / "README.md").read_text(encoding="utf-8")
     commands = ["make course", "make test", "conda env create"]
-    commands += [f"mrl-course {name}" for name in ("twins", "run", "data --download", "doctor")]
+    commands += [
+        f"mrl-course {name}" for name in ("twins", "run", "demo", "data --download", "doctor")
+    ]
     for command in commands:
         assert command in text, command
 
@@ -143,6 +145,10 @@ def test_wheel_carries_data_and_lessons_and_works_from_there(tmp_path):
     names = {str(p.relative_to(tmp_path / "site")) for p in (tmp_path / "site").rglob("*")}
     assert "mrl_course/_notebooks/00_start_here.ipynb" in names
     assert "mrl_course/_data/miniature/manifest.json" in names
+    pages = {f"mrl_course/demo_page/{name}" for name in ("page.html", "style.css", "script.js")}
+    assert pages <= names
+    lessons_in_wheel = {name for name in names if name.startswith("mrl_course/_notebooks/")}
+    assert all(name.endswith(".ipynb") for name in lessons_in_wheel), lessons_in_wheel
     code = (
         "import mrl_course.data as d, mrl_course.lessons as l, pathlib; "
         "assert 'site' in pathlib.Path(d.__file__).parts; "

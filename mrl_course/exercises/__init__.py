@@ -11,4 +11,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_04,
     lesson_05,
     lesson_06,
+    lesson_07,
 )
