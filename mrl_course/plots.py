@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from mrl_course.evaluation import Curve
@@ -39,6 +40,14 @@ _OTHERS = [
     {"color": OKABE_ITO["orange"], "marker": "v"},
     {"color": OKABE_ITO["sky blue"], "marker": "P"},
     {"color": OKABE_ITO["yellow"], "marker": "*"},
+]
+_GROUP_LOOKS = [  # seven groups; yellow is left out, it is too pale for small dots
+    {"color": OKABE_ITO[color], "marker": marker}
+    for color, marker in zip(
+        ("blue", "vermillion", "green", "orange", "purple", "sky blue", "black"),
+        "osD^vPX",
+        strict=True,
+    )
 ]
 TASKS = {
     "sts_spearman": "Similarity (STS): Spearman's correlation",
@@ -122,6 +131,63 @@ def plot_retention(
     if task is not None:
         ax.set_title(TASKS.get(task, task), fontsize="medium")
     ax.legend()
+    return ax
+
+
+def plot_picture(
+    points: np.ndarray,
+    labels: Sequence[str],
+    show: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    names: bool = True,
+) -> Axes:
+    """Draw a two-dimensional picture of items, a few groups in colour and named where they lie.
+
+    The axes carry no numbers: in a picture made by UMAP or t-SNE they mean nothing.
+
+    Args:
+        points: (n, 2) positions.
+        labels: the group of each item.
+        show: groups to draw in colour, at most 7, in this order; the others stay grey. By default
+            the most frequent ones.
+        ax: where to draw; a new figure by default.
+        names: write the name of each group at the median of its points. Each group also has its
+            own marker and an entry for a legend (``ax.legend()``).
+
+    Raises:
+        ValueError: wrong shapes, more than 7 groups to show, or one that no item has.
+    """
+    points, labels = np.asarray(points), np.asarray(labels, dtype=str)
+    if (
+        points.ndim != 2
+        or points.shape[1] != 2
+        or labels.shape != (len(points),)
+        or not len(points)
+    ):
+        raise ValueError(
+            f"points must have shape (n, 2) and labels (n,), got {points.shape} and {labels.shape}"
+        )
+    if show is None:
+        show = pd.Series(labels).value_counts(sort=True).index[: len(_GROUP_LOOKS)]
+    missing = sorted(set(show) - set(labels))
+    if missing or len(show) > len(_GROUP_LOOKS):
+        raise ValueError(
+            f"no item has the label {missing[0]!r}"
+            if missing
+            else f"at most {len(_GROUP_LOOKS)} groups can be told apart by colour, got {len(show)}"
+        )
+    ax = ax or plt.subplots(figsize=(5.6, 5.0), layout="constrained")[1]
+    rest = ~np.isin(labels, list(show))
+    ax.scatter(*points[rest].T, s=5, color="0.8", linewidths=0)
+    for name, look in zip(show, _GROUP_LOOKS, strict=False):
+        ax.scatter(*points[labels == name].T, s=16, linewidths=0, label=name, **look)
+    if names:
+        for name in show:
+            text = ax.text(*np.median(points[labels == name], axis=0), name, ha="center")
+            text.set(fontsize="small", fontweight="bold", va="center")
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
     return ax
 
 

@@ -85,9 +85,30 @@ def test_plot_history_smooths_and_names_each_prefix():
     np.testing.assert_allclose(lines["k = 8"], [2, 1.5, 0.5])
 
 
+def test_plot_picture_colours_and_names_the_shown_groups():
+    points = np.array([[0, 0], [2, 2], [1, 1], [9, 9], [5, 0]], float)
+    labels = ["a", "a", "a", "b", "rest"]
+    ax = plots.plot_picture(points, labels, show=["b", "a"])
+    grey, b, a = ax.collections
+    np.testing.assert_array_equal(a.get_offsets(), points[:3])
+    np.testing.assert_array_equal(b.get_offsets(), points[3:4])
+    np.testing.assert_array_equal(grey.get_offsets(), points[4:])
+    assert [c.get_label() for c in (b, a)] == ["b", "a"]
+    assert not np.array_equal(a.get_facecolor(), b.get_facecolor())
+    assert {t.get_text(): t.get_position() for t in ax.texts} == {"b": (9, 9), "a": (1, 1)}
+    assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0 and ax.get_aspect() == 1
+    again = plots.plot_picture(points, labels, ax=plt.figure().add_subplot(), names=False)
+    assert not again.texts and len(again.collections) == 4  # all groups, most frequent first
+    assert again.collections[1].get_label() == "a"
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda r: plots.plot_picture(np.ones((3, 2)), list("abc"), ["d"]), "label 'd'"),
+        (lambda r: plots.plot_picture(np.ones((9, 2)), list("abcdefghi"), "abcdefgh"), "at most 7"),
+        (lambda r: plots.plot_picture(np.ones((3, 3)), list("abc")), "shape"),
+        (lambda r: plots.plot_picture(np.ones((3, 2)), list("ab")), "shape"),
         (lambda r: plots.plot_retention(r, "unknown"), "no rows with task 'unknown'"),
         (lambda r: plots.plot_retention(r.drop(columns="k")), "no k"),
         (lambda r: plots.plot_retention(r[:0]), "no rows"),
