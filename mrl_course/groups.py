@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from mrl_course.dims import check_dims
 from mrl_course.ranking import check_matrix, check_range
@@ -148,7 +149,11 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
     check_range("groups", groups, len(emb), "the rows")
     check_range("restarts", restarts, 1000, "a sensible number of starts")
     means = KMeans(groups, n_init=restarts, random_state=seed)
-    return means.fit_predict(truncate(emb, emb.shape[1])).astype(np.int64)
+    unit = truncate(emb, emb.shape[1])
+    # One thread: the order of sums, and so the result, must not depend on how many there are. For
+    # some thousand rows it is no slower.
+    with threadpool_limits(limits=1):
+        return means.fit_predict(unit).astype(np.int64)
 
 
 def cluster_scores(
