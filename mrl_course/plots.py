@@ -151,8 +151,9 @@ def plot_picture(
         show: groups to draw in colour, at most 7, in this order; the others stay grey. By default
             the most frequent ones.
         ax: where to draw; a new figure by default.
-        names: write the name of each group at the median of its points. Each group also has its
-            own marker and an entry for a legend (``ax.legend()``).
+        names: write the name of each group where its points lie densest, a little higher if
+            another name stands there. Each group also has its own marker and an entry for a
+            legend (``ax.legend()``).
 
     Raises:
         ValueError: wrong shapes, more than 7 groups to show, or one that no item has.
@@ -182,13 +183,27 @@ def plot_picture(
     for name, look in zip(show, _GROUP_LOOKS, strict=False):
         ax.scatter(*points[labels == name].T, s=16, linewidths=0, label=name, **look)
     if names:
-        for name in show:
-            text = ax.text(*np.median(points[labels == name], axis=0), name, ha="center")
-            text.set(fontsize="small", fontweight="bold", va="center")
+        spots = _name_spots([points[labels == name] for name in show], np.ptp(points, axis=0))
+        for name, spot in zip(show, spots, strict=True):
+            text = ax.text(*spot, name, ha="center", va="center")
+            text.set(fontsize="small", fontweight="bold")
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     return ax
+
+
+def _name_spots(groups: list[np.ndarray], size: np.ndarray) -> list[np.ndarray]:
+    """Where to write the name of each (n, 2) group: at its densest point, clear of the others."""
+    spots: list[np.ndarray] = []
+    for points in groups:
+        apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+        fifth = np.sort(apart, axis=1)[:, min(5, len(points) - 1)]
+        spot = points[fifth.argmin()].astype(float)
+        while any((np.abs(spot - other) < size * [0.24, 0.06]).all() for other in spots):
+            spot[1] += 0.03 * size[1]
+        spots.append(spot)
+    return spots
 
 
 def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> Axes:

@@ -96,10 +96,23 @@ def test_plot_picture_colours_and_names_the_shown_groups():
     assert [c.get_label() for c in (b, a)] == ["b", "a"]
     assert not np.array_equal(a.get_facecolor(), b.get_facecolor())
     assert {t.get_text(): t.get_position() for t in ax.texts} == {"b": (9, 9), "a": (1, 1)}
+    assert ax.texts[0].get_fontweight() == "bold"
     assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0 and ax.get_aspect() == 1
     again = plots.plot_picture(points, labels, ax=plt.figure().add_subplot(), names=False)
     assert not again.texts and len(again.collections) == 4  # all groups, most frequent first
     assert again.collections[1].get_label() == "a"
+
+
+def test_names_stand_where_their_group_is_densest_and_never_on_each_other():
+    rng = np.random.default_rng(0)
+    bundle = rng.normal(size=(20, 2)) * 0.1
+    far = np.array([[8.0, 8], [9, 1], [-7, 3]])
+    points = np.concatenate([bundle, far, bundle])
+    labels = ["a"] * 23 + ["b"] * 20
+    a, b = plots.plot_picture(points, labels, ["a", "b"]).texts
+    assert np.linalg.norm(a.get_position()) < 0.3  # not pulled by the three far points
+    assert b.get_position()[1] - a.get_position()[1] > 0.05 * np.ptp(points[:, 1])
+    assert abs(b.get_position()[0]) < 0.3
 
 
 @pytest.mark.parametrize(
