@@ -154,6 +154,43 @@ def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> 
     return ax
 
 
+def plot_grid(
+    scores: np.ndarray,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    ax: Axes | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Axes:
+    """Draw a score for each depth (row) and prefix size (column) as a heat map with its numbers.
+
+    Args:
+        scores: (rows, columns) array.
+        rows: layers used, shown from the bottom upwards in the order given.
+        columns: prefix sizes.
+        ax: where to draw; a new figure by default.
+        low, high: scores of the darkest and the lightest colour, to compare two maps; those of
+            this map by default.
+
+    Raises:
+        ValueError: the shape of ``scores`` is not (rows, columns).
+    """
+    scores = np.asarray(scores, dtype=float)
+    if scores.shape != (len(rows), len(columns)):
+        raise ValueError(f"scores must have shape {(len(rows), len(columns))}, got {scores.shape}")
+    ax = ax or plt.subplots(figsize=(5, 3.6), layout="constrained")[1]
+    image = ax.imshow(scores, cmap="cividis", vmin=low, vmax=high, origin="lower", aspect="auto")
+    for (row, column), score in np.ndenumerate(scores):
+        dark = image.norm(score) < 0.6  # the number must be readable on its own cell
+        color = "white" if dark else "black"
+        ax.text(column, row, f"{score:.2f}", ha="center", va="center", color=color)
+    ax.set_xticks(range(len(columns)), [str(k) for k in columns])
+    ax.set_yticks(range(len(rows)), [str(layers) for layers in rows])
+    ax.set_xlabel("k, numbers kept of each embedding")
+    ax.set_ylabel("layers used")
+    return ax
+
+
 def k_axis(ax: Axes, sizes: Sequence[int]) -> None:
     """Make x a log axis over prefix sizes with plain numbers as ticks."""
     low, high = int(min(sizes)), int(max(sizes))

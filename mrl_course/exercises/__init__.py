@@ -8,4 +8,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_02,
     lesson_03,
     lesson_04,
+    lesson_09,
 )
