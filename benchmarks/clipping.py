@@ -22,6 +22,7 @@ from mrl_course.evaluation import retrieval_curve, similarity_curve
 from mrl_course.models import build_static_model, train_tokenizer
 from mrl_course.results import circumstances, record_text, results_folder
 from mrl_course.training import read_triplets, tokenise_triplets, train
+from mrl_course.twins import source_kind
 
 COLUMNS = ["model", "clipped_steps", "max_grad_norm", "seed", "task", "k", "score"]
 
@@ -78,7 +79,8 @@ def main() -> None:
         f"MRL_COURSE_DATA=FOLDER python benchmarks/clipping.py "
         f"--seeds {args.seeds} --dim {args.dim}"
     )
-    record = circumstances(what, command) | {"columns": COLUMNS, "rows": rows}
+    about = circumstances(what, command) | {"source": source_kind(None)}
+    record = about | {"columns": COLUMNS, "rows": rows}
     part = args.out.with_suffix(".part")
     part.write_text(record_text(record), encoding="utf-8")
     os.replace(part, args.out)

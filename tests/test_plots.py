@@ -85,6 +85,25 @@ def test_plot_history_smooths_and_names_each_prefix():
     np.testing.assert_allclose(lines["k = 8"], [2, 1.5, 0.5])
 
 
+def test_plot_grid_writes_each_score_into_its_cell():
+    scores = np.array([[0.0, 0.1, 0.2], [0.3, 0.4, 1.0]])
+    ax = plots.plot_grid(scores, [1, 2], [8, 16, 32], low=0, high=2)
+    cells = {text.get_position(): text for text in ax.texts}
+    assert {place: text.get_text() for place, text in cells.items()} == {
+        (column, row): f"{scores[row, column]:.2f}" for row in range(2) for column in range(3)
+    }
+    (image,) = ax.get_images()
+    assert image.get_clim() == (0, 2) and image.origin == "lower"  # more layers are further up
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16", "32"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2"]
+    assert "k" in ax.get_xlabel() and "layers" in ax.get_ylabel()
+
+
+def test_plot_grid_writes_dark_on_light_and_light_on_dark():
+    ax = plots.plot_grid([[0.0, 1.0]], [1], [8, 16])
+    assert [text.get_color() for text in ax.texts] == ["white", "black"]
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -94,6 +113,7 @@ def test_plot_history_smooths_and_names_each_prefix():
         (lambda r: plots.plot_curves({}), "empty"),
         (lambda r: plots.plot_history(History([4], np.empty((0, 1)), 0.0)), "no steps"),
         (lambda r: plots.plot_history(History([4], np.ones((1, 1)), 0.0), smooth=0), "smooth"),
+        (lambda r: plots.plot_grid([[0.5]], [1, 2], [8]), "shape"),
     ],
 )
 def test_bad_input_is_named(results, call, words):
