@@ -6,12 +6,13 @@ memory, caches and libraries, and does not follow from the others. So it is meas
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from mrl_course.dims import check_count
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def vector_bytes(dim: int, bits: int = 32) -> int:
     Raises:
         TypeError, ValueError: not an integer, or below 1.
     """
-    return -(-_positive("dim", dim) * _positive("bits", bits) // 8)
+    return -(-check_count("dim", dim) * check_count("bits", bits) // 8)
 
 
 def search_cost(
@@ -64,12 +65,11 @@ def search_cost(
     Raises:
         TypeError, ValueError: not integers, out of range; ``dim`` above D.
     """
-    n, full_dim = _positive("n", n), _positive("full_dim", full_dim)
-    dim = full_dim if dim is None else _positive("dim", dim)
-    if dim > full_dim:
-        raise ValueError(f"dim must be between 1 and {full_dim}, got {dim}")
+    n, full_dim = check_count("n", n), check_count("full_dim", full_dim)
+    of = "the numbers of an embedding"
+    dim = full_dim if dim is None else check_count("dim", dim, most=full_dim, of=of)
     if shortlist_size:
-        shortlist_size = min(_positive("shortlist_size", shortlist_size), n)
+        shortlist_size = min(check_count("shortlist_size", shortlist_size), n)
     short, full = vector_bytes(dim, bits), vector_bytes(full_dim, full_bits)
     return SearchCost(
         bytes_stored=n * (short + (full if shortlist_size else 0)),
@@ -103,10 +103,9 @@ def time_calls(call: Callable[[], object], runs: int = 7, warmup: int = 1) -> Ti
     Raises:
         TypeError, ValueError: ``runs`` below 1, ``warmup`` below 0, not integers.
     """
-    runs = _positive("runs", runs)
-    if warmup:
-        for _ in range(_positive("warmup", warmup)):
-            call()
+    runs = check_count("runs", runs)
+    for _ in range(check_count("warmup", warmup, least=0)):
+        call()
     seconds = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -115,15 +114,3 @@ def time_calls(call: Callable[[], object], runs: int = 7, warmup: int = 1) -> Ti
     milliseconds = 1000 * np.array(seconds)
     low, high = float(milliseconds.min()), float(milliseconds.max())
     return Timing(float(np.median(milliseconds)), low, high, runs)
-
-
-def _positive(name: str, value: int) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return number

@@ -32,6 +32,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mrl_course.ranking import check_finite
+from mrl_course.twins import check_writable, positive
+
 TOP = 10  # results in a list, and the 10 of overlap@10
 SHORTLISTS = (20, 50, 100, 200)  # sizes that the page offers for "shortlist at k, rerank in full"
 MAX_BYTES = 8_000_000
@@ -61,9 +64,7 @@ def quantise_rows(emb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     emb = np.asarray(emb, dtype=np.float64)
     if emb.ndim != 2:
         raise ValueError(f"emb must have shape (n, D), got {emb.shape}")
-    if not np.isfinite(emb).all():
-        row = int(np.argmin(np.isfinite(emb).all(axis=1)))
-        raise ValueError(f"emb holds NaN or infinity, first in row {row}")
+    check_finite("emb", emb)
     largest = np.abs(emb).max(axis=1, initial=0.0)
     scales = (np.where(largest > 0, largest, 127.0) / 127).astype(np.float32)
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
@@ -909,7 +910,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         ("--vocab", DEFAULT_VOCAB, "at most N tokens"),
     ):
         parser.add_argument(
-            name, metavar="N", type=_positive, default=default, help=f"{text} (default: {default})"
+            name, metavar="N", type=positive, default=default, help=f"{text} (default: {default})"
         )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="(default: 0)")
     parser.set_defaults(func=run)
@@ -917,8 +918,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is 0, or 1 with a message on stderr."""
-    from mrl_course.twins import check_writable
-
     check_writable(args.out.parent)  # before the training, not after it
     settings = {"dim": args.dim, "vocab_size": args.vocab, "seed": args.seed}
     settings["say"] = lambda line: print(line, flush=True)
@@ -952,9 +951,3 @@ def _load_twins(folder: Path):
             for name in ("regular", "matryoshka")
         )
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
-    return int(text)

@@ -1,4 +1,4 @@
-"""Checks that a list of prefix sizes makes sense, shared by losses, training and evaluation."""
+"""Checks of sizes and counts: a list of prefix sizes, one size, a number of rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,7 @@ def check_dims(dims: Sequence[int], full_dim: int, *, warn_missing_full: bool = 
         raise TypeError(f"dims must be a list of integers such as [8, 16, 32], got {dims!r}")
     checked: list[int] = []
     for k in dims:
-        try:
-            if isinstance(k, bool):
-                raise TypeError
-            k = operator.index(k)
-        except TypeError:
-            raise TypeError(f"dims must be integers, got {k!r} ({type(k).__name__})") from None
+        k = _integer(k, f"dims must be integers, got {k!r} ({type(k).__name__})")
         if not 1 <= k <= full_dim:
             raise ValueError(
                 f"dims holds {k}, but a prefix of a {full_dim}-number embedding has between "
@@ -55,3 +50,35 @@ def check_dims(dims: Sequence[int], full_dim: int, *, warn_missing_full: bool = 
 def default_dims(full_dim: int) -> list[int]:
     """The sizes of ``DEFAULT_DIMS`` below ``full_dim``, then ``full_dim`` itself, ascending."""
     return [k for k in DEFAULT_DIMS if k < full_dim] + [full_dim]
+
+
+def check_count(
+    name: str, value: int, least: int = 1, most: int | None = None, of: str = ""
+) -> int:
+    """Return ``value`` as a plain int from ``least`` to ``most``, or say what is wrong.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        least, most: the limits; no upper one by default.
+        of: says what there are ``most`` of.
+
+    Raises:
+        TypeError: not an integer (``True`` is none here).
+        ValueError: outside the limits; the message names the value.
+    """
+    number = _integer(value, f"{name} must be an integer, got {value!r}")
+    if most is not None and not least <= number <= most:
+        raise ValueError(f"{name} must be between {least} and {most} ({of}), got {value}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return number
+
+
+def _integer(value, message: str) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(message) from None

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from mrl_course.dims import check_dims
+from mrl_course.ranking import check_finite, check_matrix
 
 _EPS = 1e-12
 _BLOCK = 250_000  # scores at a time: 2 MB, so that they stay in the processor's cache
@@ -247,18 +248,7 @@ def random_dims_curve(
 
 def _embeddings(name: str, emb: ArrayLike) -> np.ndarray:
     """(n, D) float64: running sums over many numbers lose digits in float32."""
-    if hasattr(emb, "detach"):
-        emb = emb.detach().cpu().numpy()
-    array = np.asarray(emb)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{name} must have shape (n, D), n and D >= 1, got {array.shape}")
-    array = array.astype(np.float64)
-    bad = ~np.isfinite(array).all(axis=1)
-    if bad.any():
-        raise ValueError(f"{name} holds NaN or infinite numbers, first in row {int(bad.argmax())}")
-    return array
+    return check_finite(name, check_matrix(name, emb).astype(np.float64))
 
 
 def _sizes(dims: Sequence[int] | None, full_dim: int) -> tuple[list[int], int]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
+
+from mrl_course.dims import check_count
 
 if TYPE_CHECKING:
     from mrl_course.search import PrefixIndex
@@ -48,7 +49,7 @@ class Rows:
         array = corpus.corpus if hasattr(corpus, "prefix") else check_matrix("corpus", corpus)
         full_dim = array.shape[1]
         if dim is not None:
-            check_range("dim", dim, full_dim, "the numbers of an embedding")
+            check_count("dim", dim, most=full_dim, of="the numbers of an embedding")
         dim = full_dim if dim is None else int(dim)
         if not hasattr(corpus, "prefix"):
             return cls(array, dim)
@@ -184,9 +185,10 @@ def parts(queries: np.ndarray) -> Iterator[np.ndarray]:
 
 def check_numbers(name: str, emb: ArrayLike) -> np.ndarray:
     """Return an array of numbers, without a copy where there is one already."""
-    if isinstance(emb, torch.Tensor):
+    if hasattr(emb, "detach"):  # a tensor; torch itself is not needed here, and slow to import
         emb = emb.detach().cpu()
-        emb = (emb if emb.dtype in (torch.float32, torch.float64) else emb.float()).numpy()
+        half = emb.is_floating_point() and emb.element_size() < 4
+        emb = (emb.float() if half else emb).numpy()  # NumPy knows no bfloat16
     array = np.asanyarray(emb)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
@@ -211,22 +213,16 @@ def check_queries(emb: ArrayLike, full_dim: int) -> tuple[np.ndarray, bool]:
             f"queries have {array.shape[1]} numbers and the corpus {full_dim}; both must come "
             "from the same model (pass full vectors: the search cuts both)"
         )
+    return check_finite("queries", array), one
+
+
+def check_finite(name: str, array: np.ndarray, first: int = 0) -> np.ndarray:
+    """Return the array, or name the row that holds a NaN; ``first`` is the number of row 0."""
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
-        raise ValueError(f"queries hold NaN or infinite numbers, first in row {finite.argmin()}")
-    return array, one
-
-
-def check_range(name: str, value: int, most: int, of: str) -> None:
-    """Refuse what is no integer from 1 to ``most``; ``of`` says what there are so many of."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if not 1 <= number <= most:
-        raise ValueError(f"{name} must be between 1 and {most} ({of}), got {value}")
+        row = first + int(finite.argmin())
+        raise ValueError(f"{name} holds NaN or infinite numbers, first in row {row}")
+    return array
 
 
 def check_steps(

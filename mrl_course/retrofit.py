@@ -30,10 +30,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 from tqdm import tqdm
 
-from mrl_course.dims import check_dims, default_dims
+from mrl_course.dims import check_count, check_dims, default_dims
 from mrl_course.evaluation import pca_rotation
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
-from mrl_course.ranking import check_matrix, unit_rows
+from mrl_course.ranking import check_finite, check_matrix, unit_rows
 from mrl_course.search import exact_search
 
 _BLOCK = 16_384  # rows mapped at a time
@@ -107,12 +107,7 @@ class Head:
             )
         weight = np.ascontiguousarray(self.weight[:, :dim])
         for start in range(0, len(emb), _BLOCK):
-            rows = unit_rows(emb[start : start + _BLOCK])
-            finite = np.isfinite(rows).all(axis=1)
-            if not finite.all():
-                raise ValueError(
-                    f"emb holds NaN or infinite numbers, row {start + finite.argmin()}"
-                )
+            rows = unit_rows(check_finite("emb", emb[start : start + _BLOCK], start))
             out[start : start + len(rows)] = unit_rows(rows @ weight)
         return out
 
@@ -291,11 +286,12 @@ class _Loss:
 
 def _pair(embeddings) -> tuple[np.ndarray, np.ndarray | None]:
     if not isinstance(embeddings, tuple):
-        return _finite("embeddings", embeddings), None
+        return check_finite("embeddings", check_matrix("embeddings", embeddings)), None
     if len(embeddings) != 2:
         raise ValueError(f"give one array or a pair of arrays, got a tuple of {len(embeddings)}")
+    names = ("queries", "documents")
     first, second = (
-        _finite(name, x) for name, x in zip(("queries", "documents"), embeddings, strict=True)
+        check_finite(name, check_matrix(name, x)) for name, x in zip(names, embeddings, strict=True)
     )
     if first.shape != second.shape:
         raise ValueError(
@@ -303,14 +299,6 @@ def _pair(embeddings) -> tuple[np.ndarray, np.ndarray | None]:
             f"{second.shape}"
         )
     return first, second
-
-
-def _finite(name: str, emb: ArrayLike) -> np.ndarray:
-    emb = check_matrix(name, emb)
-    finite = np.isfinite(emb).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{name} hold NaN or infinite numbers, first in row {finite.argmin()}")
-    return emb
 
 
 def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -327,10 +315,9 @@ def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def _check_settings(steps, batch_size, lr, scale, label_weight, second, patience) -> None:
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("patience", patience)):
-        least = 2 if name == "batch_size" else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    check_count("steps", steps)
+    check_count("batch_size", batch_size, least=2)
+    check_count("patience", patience)
     for name, value in (("lr", lr), ("scale", scale)):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be above 0, got {value}")

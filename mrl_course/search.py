@@ -26,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from mrl_course.costs import search_cost, time_calls
-from mrl_course.dims import check_dims, default_dims
+from mrl_course.dims import check_count, check_dims, default_dims
 from mrl_course.ranking import (
     NUMBERS,
     QUERIES,
@@ -35,7 +35,6 @@ from mrl_course.ranking import (
     check_matrix,
     check_numbers,
     check_queries,
-    check_range,
     check_steps,
     keep_rows,
     lengths_of,
@@ -81,7 +80,7 @@ def truncate(emb: Emb, dim: int) -> Emb:
     array = emb if isinstance(emb, torch.Tensor) else check_numbers("emb", emb)
     if array.ndim not in (1, 2) or 0 in array.shape:
         raise ValueError(f"emb must have shape (n, D) or (D,), got {tuple(array.shape)}")
-    check_range("dim", dim, array.shape[-1], "the numbers of an embedding")
+    check_count("dim", dim, most=array.shape[-1], of="the numbers of an embedding")
     prefix = array[..., :dim]
     if not isinstance(emb, torch.Tensor):
         prefix = torch.from_numpy(np.array(prefix))  # torch wants memory of its own kind
@@ -195,7 +194,7 @@ def exact_search(
     """
     rows = Rows.of(corpus, dim)
     queries, one = check_queries(queries, rows.full_dim)
-    check_range("top_k", top_k, len(rows), "the rows of the corpus")
+    check_count("top_k", top_k, most=len(rows), of="the rows of the corpus")
     found = []
     for part in parts(queries):
         for query, best in zip(part, scan(part, rows, top_k), strict=True):
@@ -254,7 +253,7 @@ def funnel_search(
     """
     full = Rows.of(corpus)
     queries, one = check_queries(queries, full.full_dim)
-    check_range("top_k", top_k, len(full), "the rows of the corpus")
+    check_count("top_k", top_k, most=len(full), of="the rows of the corpus")
     steps = check_steps(steps, full.full_dim, top_k)
     if not isinstance(corpus, PrefixIndex):
         corpus = PrefixIndex(full.array, steps[0][0])
@@ -297,7 +296,7 @@ def rerank(
     if candidates.size and (candidates.max() >= len(full) or candidates.min() < -1):
         bad = candidates.max() if candidates.max() >= len(full) else candidates.min()
         raise ValueError(f"candidates name row {bad}, but the corpus has {len(full)} rows")
-    check_range("top_k", top_k, candidates.shape[1], "the candidates of a query")
+    check_count("top_k", top_k, most=candidates.shape[1], of="the candidates of a query")
     found = []
     for number, (query, rows) in enumerate(zip(queries, candidates, strict=True)):
         rows = np.unique(rows[rows >= 0]).astype(np.int64)
@@ -421,7 +420,7 @@ def tune_shortlist(
     full = Rows.of(corpus)
     queries, _ = check_queries(queries, full.full_dim)
     n, full_dim = len(full), full.full_dim
-    check_range("top_k", top_k, n, "the rows of the corpus")
+    check_count("top_k", top_k, most=n, of="the rows of the corpus")
     if not 0 < target_recall <= 1:
         raise ValueError(f"target_recall must be above 0 and at most 1, got {target_recall}")
     if len(queries) < 2 or sample < 2:
@@ -460,7 +459,7 @@ def _shortlist_sizes(sizes: Sequence[int] | None, top_k: int, n: int) -> list[in
         sizes = [top_k * factor * 10**power for power in range(9) for factor in (1, 2, 5)]
         return [size for size in sizes if size <= max(top_k, n // 4)]
     for size in sizes:
-        check_range("a shortlist size", size, n, "the rows of the corpus")
+        check_count("a shortlist size", size, most=n, of="the rows of the corpus")
         if size < top_k:
             raise ValueError(f"a shortlist of {size} cannot hold top_k = {top_k} results")
     if not len(sizes):

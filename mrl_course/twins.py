@@ -180,13 +180,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--limit",
         metavar="N",
-        type=_positive,
+        type=positive,
         default=DEFAULT_LIMIT,
         help="use at most the first N training triplets (default: %(default)s)",
     )
     parser.add_argument("--seeds", type=_seeds, default=[0], help="for example 0,1,2 (default: 0)")
-    parser.add_argument("--dim", type=_positive, default=768, help="D (default: %(default)s)")
-    parser.add_argument("--epochs", type=_positive, default=3, help="(default: %(default)s)")
+    parser.add_argument("--dim", type=positive, default=768, help="D (default: %(default)s)")
+    parser.add_argument("--epochs", type=positive, default=3, help="(default: %(default)s)")
     parser.add_argument(
         "--save-models",
         action="store_true",
@@ -325,7 +325,8 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(parts)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of at least 1 on the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
     return int(text)

@@ -49,10 +49,10 @@ def test_timing_has_a_median_and_a_spread(monkeypatch):
         (lambda: vector_bytes(0), ValueError, "dim must be at least 1"),
         (lambda: vector_bytes(8, bits=0.5), TypeError, "bits must be an integer"),
         (lambda: search_cost(0, 8), ValueError, "n must be at least 1"),
-        (lambda: search_cost(10, 8, 9), ValueError, "dim must be between 1 and 8, got 9"),
+        (lambda: search_cost(10, 8, 9), ValueError, "dim must be between 1 and 8 .*got 9"),
         (lambda: search_cost(10, 8, 4, -1), ValueError, "shortlist_size must be at least 1"),
         (lambda: time_calls(int, runs=0), ValueError, "runs must be at least 1"),
-        (lambda: time_calls(int, warmup=-1), ValueError, "warmup must be at least 1"),
+        (lambda: time_calls(int, warmup=-1), ValueError, "warmup must be at least 0"),
     ],
 )
 def test_bad_input_is_named(call, error, match):
