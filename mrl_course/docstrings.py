@@ -96,8 +96,9 @@ LIBRARIES = {
 SUMMARY_LENGTH = (15, 200)  # characters
 DESCRIPTION_LENGTH = (40, 600)
 
-# Old names of torch.Tensor, one per number type, each with copies of its methods.
-_SKIPPED = re.compile(r"torch\.([a-z]+\.)*[A-Z]\w+Tensor\b")
+# Old names of torch.Tensor, one per number type, each with copies of its methods; and `input`,
+# which Jupyter replaces by its own, so that a lesson would read other rows than a script.
+_SKIPPED = re.compile(r"input$|torch\.([a-z]+\.)*[A-Z]\w+Tensor\b")
 
 # Summaries that name another object instead of saying anything.
 _STUB = re.compile(
@@ -226,7 +227,9 @@ def _methods(library: str, module: str, class_name: str, cls: type) -> Iterator[
                 continue
             hidden.add(name)
             member = getattr(raw, "__func__", raw)  # behind staticmethod and classmethod
-            if callable(member) and not isinstance(member, type):
+            # What another library patched in (as transformers does with Logger) is there or not,
+            # depending on what was imported before.
+            if _belongs(member, library) and not isinstance(member, type):
                 yield _Found(member, f"{class_name}.{name}", library, module, owner is not cls)
 
 

@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -173,3 +174,22 @@ def test_neither_import_order_nor_hash_seed_change_the_rows_and_nothing_is_print
         assert done.returncode == 0 and done.stderr == "", done.stderr
         answers.add(done.stdout)
     assert len(answers) == 1 and len(answers.pop()) == 64
+
+
+def test_what_another_library_patched_in_changes_no_row(monkeypatch):
+    """transformers adds methods to Logger, Jupyter replaces input: neither may be seen."""
+
+    def warn_twice(self):
+        """Write the same warning two times.
+
+        It is written once now, and once more when nobody expects it any longer, at the very end.
+        """
+
+    before = docstrings._columns.__wrapped__(("stdlib",))
+    warn_twice.__module__ = "elsewhere.logging"
+    monkeypatch.setattr(logging.Logger, "warn_twice", warn_twice, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt="": "")
+    after = docstrings._columns.__wrapped__(("stdlib",))
+    assert after == before
+    warn_twice.__module__ = "logging"  # the library's own would be seen
+    assert "logging.Logger.warn_twice" in docstrings._columns.__wrapped__(("stdlib",))["name"]
