@@ -30,7 +30,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# Measure search on this machine, up to a million vectors: half an hour, 14 GB of memory.
+# Measure search on this machine, up to a million vectors: about 20 minutes, 8 GB of memory.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/search.py
 

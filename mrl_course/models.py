@@ -8,18 +8,19 @@ described in https://huggingface.co/blog/static-embeddings.)
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from mrl_course.pretrained import load_pretrained
 
-__all__ = ["build_static_model", "load_pretrained", "train_tokenizer"]
+__all__ = ["build_static_model", "build_tiny_transformer", "load_pretrained", "train_tokenizer"]
 
 INITIAL_STD = 0.1  # spread of the random start; larger needs a larger learning rate
 
@@ -95,6 +96,64 @@ def build_static_model(
     return SentenceTransformer(
         modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
     )
+
+
+def build_tiny_transformer(
+    tokenizer: Tokenizer,
+    width: int = 64,
+    layers: int = 3,
+    heads: int = 4,
+    max_tokens: int = 20,
+    seed: int = 0,
+) -> SentenceTransformer:
+    """An untrained BERT of a few layers on the CPU, made from a config: nothing is downloaded.
+
+    It is a transformer in all but size, so that what needs layers can be tried in seconds. There
+    is no dropout; a sentence is the mean of its tokens' vectors.
+
+    Args:
+        tokenizer: for example from :func:`train_tokenizer`; it is not changed.
+        width: D, numbers per embedding, a multiple of ``heads``.
+        layers: how many, at least 1.
+        heads: of the attention in each layer, at least 1.
+        max_tokens: longer texts are cut, at least 1.
+        seed: of the random start; the same call gives the same model. The state of torch's own
+            generator is left as it was.
+
+    Raises:
+        ValueError: a number below 1 or not an integer, a width that ``heads`` does not divide.
+    """
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast  # slow to import
+
+    sizes = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
+    if width % heads:
+        raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        model_max_length=max_tokens,
+    )
+    config = BertConfig(
+        vocab_size=len(wrapped),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * width,
+        max_position_embeddings=max_tokens,
+        pad_token_id=wrapped.pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(folder)
+        wrapped.save_pretrained(folder)
+        first = Transformer(folder)
+    return SentenceTransformer(modules=[first, Pooling(width)], device="cpu")
 
 
 def _wordpiece(vocab: dict[str, int]) -> Tokenizer:

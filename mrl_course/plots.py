@@ -19,6 +19,7 @@ from matplotlib.ticker import (
     NullLocator,
     StrMethodFormatter,
 )
+from matplotlib.patheffects import withStroke
 
 from mrl_course.evaluation import Curve
 from mrl_course.training import History
@@ -70,6 +71,14 @@ COSTS = {
     "bytes_scanned": "bytes held for the first stage (log scale)",
     "bytes_stored": "bytes stored (log scale)",
 }
+_GROUP_LOOKS = [  # seven groups; yellow is left out, it is too pale for small dots
+    {"color": OKABE_ITO[color], "marker": marker}
+    for color, marker in zip(
+        ("blue", "vermillion", "green", "orange", "purple", "sky blue", "black"),
+        "osD^vPX",
+        strict=True,
+    )
+]
 TASKS = {
     "sts_spearman": "Similarity (STS): Spearman's correlation",
     "retrieval_recall_at_10": "Retrieval: recall@10",
@@ -153,6 +162,78 @@ def plot_retention(
         ax.set_title(TASKS.get(task, task), fontsize="medium")
     ax.legend()
     return ax
+
+
+def plot_picture(
+    points: np.ndarray,
+    labels: Sequence[str],
+    show: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    names: bool = True,
+) -> Axes:
+    """Draw a two-dimensional picture of items, a few groups in colour and named where they lie.
+
+    The axes carry no numbers: in a picture made by UMAP or t-SNE they mean nothing.
+
+    Args:
+        points: (n, 2) positions.
+        labels: the group of each item.
+        show: groups to draw in colour, at most 7, in this order; the others stay grey. By default
+            the most frequent ones.
+        ax: where to draw; a new figure by default.
+        names: write the name of each group where its points lie densest, a little higher if
+            another name stands there. Each group also has its own marker and an entry for a
+            legend (``ax.legend()``).
+
+    Raises:
+        ValueError: wrong shapes, more than 7 groups to show, or one that no item has.
+    """
+    points, labels = np.asarray(points), np.asarray(labels, dtype=str)
+    if (
+        points.ndim != 2
+        or points.shape[1] != 2
+        or labels.shape != (len(points),)
+        or not len(points)
+    ):
+        raise ValueError(
+            f"points must have shape (n, 2) and labels (n,), got {points.shape} and {labels.shape}"
+        )
+    if show is None:
+        show = pd.Series(labels).value_counts(sort=True).index[: len(_GROUP_LOOKS)]
+    missing = sorted(set(show) - set(labels))
+    if missing or len(show) > len(_GROUP_LOOKS):
+        raise ValueError(
+            f"no item has the label {missing[0]!r}"
+            if missing
+            else f"at most {len(_GROUP_LOOKS)} groups can be told apart by colour, got {len(show)}"
+        )
+    ax = ax or plt.subplots(figsize=(5.6, 5.0), layout="constrained")[1]
+    rest = ~np.isin(labels, list(show))
+    ax.scatter(*points[rest].T, s=5, color="0.8", linewidths=0)
+    for name, look in zip(show, _GROUP_LOOKS, strict=False):
+        ax.scatter(*points[labels == name].T, s=16, linewidths=0, label=name, **look)
+    if names:
+        spots = _name_spots([points[labels == name] for name in show], np.ptp(points, axis=0))
+        for name, spot in zip(show, spots, strict=True):
+            text = ax.text(*spot, name, ha="center", va="center")
+            text.set(fontsize="small", fontweight="bold")
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def _name_spots(groups: list[np.ndarray], size: np.ndarray) -> list[np.ndarray]:
+    """Where to write the name of each (n, 2) group: at its densest point, clear of the others."""
+    spots: list[np.ndarray] = []
+    for points in groups:
+        apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+        fifth = np.sort(apart, axis=1)[:, min(5, len(points) - 1)]
+        spot = points[fifth.argmin()].astype(float)
+        while any((np.abs(spot - other) < size * [0.24, 0.06]).all() for other in spots):
+            spot[1] += 0.03 * size[1]
+        spots.append(spot)
+    return spots
 
 
 def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> Axes:
@@ -252,6 +333,43 @@ def _cost_axis(ax: Axes, costs: pd.Series, plain: bool) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=20))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if plain else EngFormatter(sep=""))
+
+
+def plot_grid(
+    scores: np.ndarray,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    ax: Axes | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Axes:
+    """Draw a score for each depth (row) and prefix size (column) as a heat map with its numbers.
+
+    Args:
+        scores: (rows, columns) array.
+        rows: layers used, shown from the bottom upwards in the order given.
+        columns: prefix sizes.
+        ax: where to draw; a new figure by default.
+        low, high: scores of the darkest and the lightest colour, to compare two maps; those of
+            this map by default.
+
+    Raises:
+        ValueError: the shape of ``scores`` is not (rows, columns).
+    """
+    scores = np.asarray(scores, dtype=float)
+    if scores.shape != (len(rows), len(columns)):
+        raise ValueError(f"scores must have shape {(len(rows), len(columns))}, got {scores.shape}")
+    ax = ax or plt.subplots(figsize=(5, 3.6), layout="constrained")[1]
+    image = ax.imshow(scores, cmap="cividis", vmin=low, vmax=high, origin="lower", aspect="auto")
+    for (row, column), score in np.ndenumerate(scores):
+        dark = image.norm(score) < 0.6  # the number must be readable on its own cell
+        color = "white" if dark else "black"
+        ax.text(column, row, f"{score:.2f}", ha="center", va="center", color=color)
+    ax.set_xticks(range(len(columns)), [str(k) for k in columns])
+    ax.set_yticks(range(len(rows)), [str(layers) for layers in rows])
+    ax.set_xlabel("k, numbers kept of each embedding")
+    ax.set_ylabel("layers used")
+    return ax
 
 
 def k_axis(ax: Axes, sizes: Sequence[int]) -> None:

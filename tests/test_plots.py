@@ -178,15 +178,69 @@ def test_bad_searches_are_named(searches, change, words):
         plots.plot_recall_vs_cost(change(searches))
 
 
+def test_plot_picture_colours_and_names_the_shown_groups():
+    points = np.array([[0, 0], [2, 2], [1, 1], [9, 9], [5, 0]], float)
+    labels = ["a", "a", "a", "b", "rest"]
+    ax = plots.plot_picture(points, labels, show=["b", "a"])
+    grey, b, a = ax.collections
+    np.testing.assert_array_equal(a.get_offsets(), points[:3])
+    np.testing.assert_array_equal(b.get_offsets(), points[3:4])
+    np.testing.assert_array_equal(grey.get_offsets(), points[4:])
+    assert [c.get_label() for c in (b, a)] == ["b", "a"]
+    assert not np.array_equal(a.get_facecolor(), b.get_facecolor())
+    assert {t.get_text(): t.get_position() for t in ax.texts} == {"b": (9, 9), "a": (1, 1)}
+    assert ax.texts[0].get_fontweight() == "bold"
+    assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0 and ax.get_aspect() == 1
+    again = plots.plot_picture(points, labels, ax=plt.figure().add_subplot(), names=False)
+    assert not again.texts and len(again.collections) == 4  # all groups, most frequent first
+    assert again.collections[1].get_label() == "a"
+
+
+def test_names_stand_where_their_group_is_densest_and_never_on_each_other():
+    rng = np.random.default_rng(0)
+    bundle = rng.normal(size=(20, 2)) * 0.1
+    far = np.array([[8.0, 8], [9, 1], [-7, 3]])
+    points = np.concatenate([bundle, far, bundle])
+    labels = ["a"] * 23 + ["b"] * 20
+    a, b = plots.plot_picture(points, labels, ["a", "b"]).texts
+    assert np.linalg.norm(a.get_position()) < 0.3  # not pulled by the three far points
+    assert b.get_position()[1] - a.get_position()[1] > 0.05 * np.ptp(points[:, 1])
+    assert abs(b.get_position()[0]) < 0.3
+
+
+def test_plot_grid_writes_each_score_into_its_cell():
+    scores = np.array([[0.0, 0.1, 0.2], [0.3, 0.4, 1.0]])
+    ax = plots.plot_grid(scores, [1, 2], [8, 16, 32], low=0, high=2)
+    cells = {text.get_position(): text for text in ax.texts}
+    assert {place: text.get_text() for place, text in cells.items()} == {
+        (column, row): f"{scores[row, column]:.2f}" for row in range(2) for column in range(3)
+    }
+    (image,) = ax.get_images()
+    assert image.get_clim() == (0, 2) and image.origin == "lower"  # more layers are further up
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16", "32"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2"]
+    assert "k" in ax.get_xlabel() and "layers" in ax.get_ylabel()
+
+
+def test_plot_grid_writes_dark_on_light_and_light_on_dark():
+    ax = plots.plot_grid([[0.0, 1.0]], [1], [8, 16])
+    assert [text.get_color() for text in ax.texts] == ["white", "black"]
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda r: plots.plot_picture(np.ones((3, 2)), list("abc"), ["d"]), "label 'd'"),
+        (lambda r: plots.plot_picture(np.ones((9, 2)), list("abcdefghi"), "abcdefgh"), "at most 7"),
+        (lambda r: plots.plot_picture(np.ones((3, 3)), list("abc")), "shape"),
+        (lambda r: plots.plot_picture(np.ones((3, 2)), list("ab")), "shape"),
         (lambda r: plots.plot_retention(r, "unknown"), "no rows with task 'unknown'"),
         (lambda r: plots.plot_retention(r.drop(columns="k")), "no k"),
         (lambda r: plots.plot_retention(r[:0]), "no rows"),
         (lambda r: plots.plot_curves({}), "empty"),
         (lambda r: plots.plot_history(History([4], np.empty((0, 1)), 0.0)), "no steps"),
         (lambda r: plots.plot_history(History([4], np.ones((1, 1)), 0.0), smooth=0), "smooth"),
+        (lambda r: plots.plot_grid([[0.5]], [1, 2], [8]), "shape"),
     ],
 )
 def test_bad_input_is_named(results, call, words):

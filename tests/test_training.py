@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from mrl_course import training
 from mrl_course.losses import matryoshka_info_nce
-from mrl_course.models import build_static_model, train_tokenizer
+from mrl_course.models import build_static_model, build_tiny_transformer, train_tokenizer
 from mrl_course.training import (
     batches_without_duplicates,
     read_triplets,
@@ -35,6 +35,45 @@ def model(triplets):
 
 
 # --- models ---
+
+
+def test_tiny_transformer_is_repeatable_and_leaves_torchs_generator_alone():
+    tokenizer = train_tokenizer(WORDS, vocab_size=100)
+    tokens = tokenizer.to_str()
+    state = torch.get_rng_state()
+    first, again, other = (
+        build_tiny_transformer(tokenizer, width=8, layers=2, heads=2, seed=seed).encode(WORDS)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.get_rng_state(), state) and tokenizer.to_str() == tokens
+    assert first.shape == (len(WORDS), 8) and first.dtype == np.float32
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_tiny_transformer_has_layers_sees_order_and_ignores_padding():
+    tokenizer = train_tokenizer(WORDS, vocab_size=100)
+    model = build_tiny_transformer(tokenizer, width=8, layers=3, heads=2, max_tokens=6)
+    assert len(model[0].auto_model.encoder.layer) == 3
+    assert not np.allclose(model.encode("fox red"), model.encode("red fox"), atol=1e-6)
+    alone, beside = model.encode("red fox"), model.encode(["red fox", "blue " * 30])
+    np.testing.assert_allclose(alone, beside[0], atol=1e-5)
+    np.testing.assert_allclose(beside[1], model.encode("blue " * 6), atol=1e-5)  # cut to 6 tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"width": 0}, "width must be an integer of at least 1, got 0"),
+        ({"layers": 1.5}, "layers"),
+        ({"heads": True}, "heads"),
+        ({"max_tokens": -3}, "max_tokens"),
+        ({"width": 10, "heads": 4}, "multiple of heads, got 10 and 4"),
+    ],
+)
+def test_tiny_transformer_names_bad_numbers(options, says):
+    with pytest.raises(ValueError, match=says):
+        build_tiny_transformer(train_tokenizer(WORDS, vocab_size=100), **options)
 
 
 def test_static_model_is_the_mean_of_its_tokens():

@@ -12,4 +12,6 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_05,
     lesson_06,
     lesson_07,
+    lesson_08,
+    lesson_09,
 )
