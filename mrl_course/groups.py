@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
 from threadpoolctl import threadpool_limits
 
-from mrl_course.dims import check_dims
-from mrl_course.ranking import check_matrix, check_range
+from mrl_course.dims import check_count, check_dims
+from mrl_course.ranking import check_matrix
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -47,7 +48,7 @@ def nearest_rows(emb: ArrayLike, top_k: int = 10) -> np.ndarray:
         TypeError, ValueError: wrong shape, NaN, ``top_k`` out of range.
     """
     emb = check_matrix("emb", emb)
-    check_range("top_k", top_k, len(emb) - 1, "the other rows")
+    check_count("top_k", top_k, most=len(emb) - 1, of="the other rows")
     found = exact_search(emb, emb, top_k=top_k + 1).indices
     other = found != np.arange(len(emb))[:, None]
     other[other.all(axis=1), -1] = False  # a row with many equals need not have found itself
@@ -119,15 +120,8 @@ def score_clusters(clusters: Sequence, labels: Sequence) -> ClusterScores:
     second = _codes("labels", labels, len(first))
     counts = np.zeros((first.max() + 1, second.max() + 1))  # rows: clusters, columns: groups
     np.add.at(counts, (first, second), 1)
-    joint = counts / len(first)
-    by_cluster, by_group = joint.sum(axis=1), joint.sum(axis=0)
-    filled = joint > 0
-    gain = joint[filled] * np.log((joint / np.outer(by_cluster, by_group))[filled])
-    entropy = -sum(float((p * np.log(p)).sum()) for p in (by_cluster, by_group)) / 2
-    nmi = float(gain.sum()) / entropy if entropy > 0 else 1.0
-    return ClusterScores(
-        purity=float(counts.max(axis=1).sum() / len(first)), nmi=min(max(nmi, 0.0), 1.0)
-    )
+    purity = float(counts.max(axis=1).sum() / len(first))
+    return ClusterScores(purity, float(normalized_mutual_info_score(second, first)))
 
 
 def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np.ndarray:
@@ -146,8 +140,8 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
         TypeError, ValueError: wrong shape, NaN, ``groups`` out of range.
     """
     emb = check_matrix("emb", emb)
-    check_range("groups", groups, len(emb), "the rows")
-    check_range("restarts", restarts, 1000, "a sensible number of starts")
+    check_count("groups", groups, most=len(emb), of="the rows")
+    check_count("restarts", restarts, most=1000, of="a sensible number of starts")
     means = KMeans(groups, n_init=restarts, random_state=seed)
     unit = truncate(emb, emb.shape[1])
     # One thread: the order of sums, and so the result, must not depend on how many there are. For
@@ -206,7 +200,7 @@ def nested_clusters(
     parts = np.zeros(len(emb), dtype=np.int64)
     levels = []
     for dim, count in zip(dims, groups, strict=True):
-        check_range("groups", count, len(emb), "the rows")
+        check_count("groups", count, most=len(emb), of="the rows")
         split = np.zeros_like(parts)
         for part in range(parts.max() + 1):
             mine = parts == part
@@ -309,7 +303,7 @@ def recommend(
         raise ValueError(
             f"liked must name rows 0 to {len(emb) - 1}, each once, at least one; got {rows[:10]}"
         )
-    check_range("top_k", top_k, len(emb) - len(rows), "the items not liked yet")
+    check_count("top_k", top_k, most=len(emb) - len(rows), of="the items not liked yet")
     unit = truncate(emb, emb.shape[1] if dim is None else dim)
     taste = unit[rows].mean(axis=0)
     if not np.linalg.norm(taste) > 1e-6:

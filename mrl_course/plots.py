@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import (
     EngFormatter,
     FixedLocator,
@@ -19,7 +20,6 @@ from matplotlib.ticker import (
     NullLocator,
     StrMethodFormatter,
 )
-from matplotlib.patheffects import withStroke
 
 from mrl_course.evaluation import Curve
 from mrl_course.training import History

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from mrl_course.dims import check_count, check_dims, default_dims
 from mrl_course.evaluation import pca_rotation
+from mrl_course.groups import nearest_rows
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
 from mrl_course.ranking import check_finite, check_matrix, unit_rows
 from mrl_course.search import exact_search
@@ -330,22 +331,18 @@ def _check_settings(steps, batch_size, lr, scale, label_weight, second, patience
 def _report(judge: list[torch.Tensor], rotation: np.ndarray, head: Head) -> pd.DataFrame:
     """Neighbour overlap of held-out vectors: raw prefix, PCA, and the head."""
     queries, corpus = judge[0].numpy(), judge[-1].numpy()
-    alone, top_k = len(judge) == 1, min(10, len(corpus) - 1)
-    wanted = _neighbours_of(queries, corpus, top_k, alone)
+    top_k = min(10, len(corpus) - 1)
+
+    def neighbours(change: np.ndarray, k: int) -> np.ndarray:
+        new = [x @ change[:, :k] for x in (queries, corpus)]
+        return nearest_rows(new[0], top_k) if len(judge) == 1 else exact_search(*new, top_k).indices
+
+    raw = np.eye(head.full_dim, dtype=np.float32)
+    wanted = neighbours(raw, head.full_dim)
     rows = []
-    for method, change in (("raw", None), ("pca", rotation), ("head", head.weight)):
-        new = [x if change is None else x @ change for x in (queries, corpus)]
+    for method, change in (("raw", raw), ("pca", rotation), ("head", head.weight)):
         for k in sorted(head.dims):
-            found = _neighbours_of(*(x[:, :k] for x in new), top_k, alone)
-            same = [len(np.intersect1d(a, b)) for a, b in zip(found, wanted, strict=True)]
-            rows.append((k, method, float(np.mean(same)) / top_k))
+            found = neighbours(change, k)
+            same = (found[:, :, None] == wanted[:, None, :]).any(axis=2)
+            rows.append((k, method, float(same.mean())))
     return pd.DataFrame(rows, columns=["k", "method", "overlap"])
-
-
-def _neighbours_of(queries, corpus, top_k: int, alone: bool) -> np.ndarray:
-    """Rows of the nearest neighbours; of vectors among themselves, without the vector itself."""
-    if not alone:
-        return exact_search(queries, corpus, top_k).indices
-    found = exact_search(queries, corpus, top_k + 1).indices
-    others = [row[row != i][:top_k] for i, row in enumerate(found)]
-    return np.stack(others)
