@@ -1,6 +1,7 @@
 """Recorded runs are read whole, with their circumstances, or refused with a reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,17 @@ def test_the_recorded_twins_are_sound():
     assert len(kept) == len(frame)
     share = kept["score"] / kept["score_full"]
     assert (share - kept["retention"]).abs().max() < 1e-4  # both are stored with five decimals
+
+
+def test_the_recorded_search_reaches_its_goals_and_the_readme_quotes_it():
+    run = load_results("search")
+    assert set(run.corpus) == {10_000, 100_000, 1_000_000} and set(run.batch) == {1, 100}
+    assert (run.low <= run.milliseconds).all() and (run.milliseconds <= run.high).all()
+    assert (run[run.method != "prefix only"].recall >= 0.99).all()
+    one = run[(run.batch == 1) & (run.corpus == 1_000_000)].groupby("method").milliseconds.min()
+    exact = one[["exact (numpy)", "exact (FAISS flat)"]].min()
+    assert exact > 10 * one["two-stage"] and exact > 20 * one["FAISS binary + rerank"]
+    assert one["funnel"] <= one["two-stage"]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for ms in (exact, one["two-stage"], one["FAISS binary + rerank"], one["HNSW full"]):
+        assert f"{ms:.1f} ms" in readme
