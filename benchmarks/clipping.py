@@ -10,19 +10,17 @@ Sentence Transformers' trainer (``max_grad_norm=1.0``). Five minutes on one core
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
+from common import Tasks, write_record
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mrl_course.data import load_allnli, load_retrieval, load_stsb
+from mrl_course.data import load_allnli
 from mrl_course.dims import default_dims
-from mrl_course.evaluation import retrieval_curve, similarity_curve
 from mrl_course.models import build_static_model, train_tokenizer
-from mrl_course.results import circumstances, record_text, results_folder
+from mrl_course.results import results_folder
 from mrl_course.training import read_triplets, tokenise_triplets, train
-from mrl_course.twins import source_kind
 
 COLUMNS = ["model", "clipped_steps", "max_grad_norm", "seed", "task", "k", "score"]
 
@@ -52,38 +50,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=results_folder() / "clipping_allnli.json")
     args = parser.parse_args()
     dims = default_dims(args.dim)
-    triplets, stsb, task = load_allnli("train"), load_stsb("test"), load_retrieval("test")
+    triplets, tasks = load_allnli("train"), Tasks()
     texts = list(dict.fromkeys(text for column in read_triplets(triplets) for text in column))
     tokenizer = train_tokenizer(texts)
     data = tokenise_triplets(build_static_model([], args.dim, tokenizer=tokenizer), triplets)
-    columns = [list(stsb["sentence1"]), list(stsb["sentence2"]), task.queries, task.corpus]
     rows = []
     for seed in map(int, args.seeds.split(",")):
         for name, sizes in (("regular", [args.dim]), ("matryoshka", dims)):
             for limit in (0.0, 1.0):
                 model = build_static_model([], args.dim, seed=seed, tokenizer=tokenizer)
                 share = train_clipped(model, data, sizes, seed, limit)
-                emb = [model.encode(column, batch_size=1024) for column in columns]
-                for curve in (
-                    similarity_curve(emb[0], emb[1], stsb["score"], dims),
-                    retrieval_curve(emb[2], emb[3], task.relevant, dims),
-                ):
-                    head = [name, round(share, 3), limit, seed, curve.metric]
-                    rows += [[*head, k, round(score, 4)] for k, score in curve.items()]
+                head = [name, round(share, 3), limit, seed]
+                rows += [[*head, *row] for row in tasks.scores(tasks.encode(model), dims)]
                 print(*rows[-len(dims)], flush=True)
     what = (
         f"twins of {args.dim} numbers on {len(triplets):,} AllNLI-style triplets, our loop with "
         "and without gradient clipping"
     )
-    command = (
-        f"MRL_COURSE_DATA=FOLDER python benchmarks/clipping.py "
-        f"--seeds {args.seeds} --dim {args.dim}"
-    )
-    about = circumstances(what, command) | {"source": source_kind(None)}
-    record = about | {"columns": COLUMNS, "rows": rows}
-    part = args.out.with_suffix(".part")
-    part.write_text(record_text(record), encoding="utf-8")
-    os.replace(part, args.out)
+    command = f"benchmarks/clipping.py --seeds {args.seeds} --dim {args.dim}"
+    write_record(args.out, what, command, COLUMNS, rows)
 
 
 if __name__ == "__main__":

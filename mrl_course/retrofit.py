@@ -39,6 +39,10 @@ from mrl_course.search import exact_search
 
 _BLOCK = 16_384  # rows mapped at a time
 _EVERY = 25  # steps between two looks at the held-out rows
+_MEASURES = {
+    "overlap": "share of the ten nearest neighbours by the original full vectors that are found",
+    "recall": "share of queries whose own document is among the ten nearest",
+}
 
 
 @dataclass
@@ -50,7 +54,9 @@ class Head:
         dims: the prefix sizes it was fitted for.
         report: what held-out vectors say: columns ``k, method, overlap``; methods ``raw``,
             ``pca``, ``head``. Overlap is the share of the ten nearest neighbours by the original
-            full vectors that are also the ten nearest by the prefix. Empty if loaded from a file.
+            full vectors that are also the ten nearest by the prefix. With pairs there is a
+            column ``recall`` too: the share of queries whose own document is among the ten
+            nearest. Empty if loaded from a file.
         history: the held-out divergence of each prefix, by step (empty if loaded).
         seconds: wall-clock time of the fit.
     """
@@ -70,12 +76,13 @@ class Head:
         """The report as a table."""
         if self.report.empty:
             return f"Head({self.full_dim} -> {self.full_dim}, fitted for {self.dims})"
-        table = self.report.pivot_table(index="k", columns="method", values="overlap", sort=False)
-        return (
-            "share of the ten nearest neighbours (by the original full vectors) found by a "
-            "prefix,\non vectors that were not used to fit\n"
-            + table[["raw", "pca", "head"]].sort_index().to_string(float_format="{:.3f}".format)
-        )
+        text = "on vectors that were not used to fit"
+        for column, title in _MEASURES.items():
+            if column in self.report:
+                table = self.report.pivot_table(index="k", columns="method", values=column)
+                table = table[["raw", "pca", "head"]].to_string(float_format="{:.3f}".format)
+                text += f"\n\n{title}\n{table}"
+        return text
 
     def transform(
         self, emb: ArrayLike, dim: int | None = None, out: np.ndarray | None = None
@@ -171,7 +178,7 @@ class Head:
 
 
 def fit_head(
-    embeddings: ArrayLike | tuple[ArrayLike, ArrayLike],
+    embeddings: ArrayLike | tuple[ArrayLike, ...],
     dims: Sequence[int] | None = None,
     *,
     steps: int = 300,
@@ -179,7 +186,7 @@ def fit_head(
     lr: float = 1e-3,
     scale: float = 20.0,
     weights: Sequence[float] | None = None,
-    label_weight: float = 0.0,
+    label_share: float = 0.0,
     held_out: float | int = 0.1,
     patience: int = 4,
     seed: int = 0,
@@ -189,8 +196,9 @@ def fit_head(
 
     Args:
         embeddings: (n, D) vectors of one model, n >= 40; no labels and no texts are needed. Or a
-            pair of such arrays, (queries, documents), where row i of one belongs to row i of the
-            other: then queries are compared with documents.
+            tuple of such arrays, (queries, documents), where row i of one belongs to row i of the
+            other: then queries are compared with documents. A third array holds a hard negative
+            for each query.
         dims: prefix sizes to be good at, in any order; by default those of ``DEFAULT_DIMS`` below
             D, and D.
         steps: of Adam, at most.
@@ -198,8 +206,9 @@ def fit_head(
         lr: learning rate; falls to 0 along a cosine.
         scale: multiplies cosines before the softmax. Larger: only near neighbours count.
         weights: of the prefixes, one per dim; all 1 by default.
-        label_weight: with pairs, add so much of the InfoNCE loss, which takes "row i belongs to
-            row i" as a label. 0 uses no labels.
+        label_share: with pairs, the share of the loss that is InfoNCE, which takes "row i belongs
+            to row i" as a label. 0, no labels, is distillation alone; 1 is the usual Matryoshka
+            loss on a linear head.
         held_out: share (below 1) or number of rows that are not fitted on: they stop the fit and
             make the report.
         patience: stop after so many looks (one every 25 steps) without improvement; the best map
@@ -213,20 +222,19 @@ def fit_head(
     Raises:
         TypeError, ValueError: wrong shapes, NaN, too few rows, arguments out of range.
     """
-    first, second = _pair(embeddings)
-    dims = default_dims(first.shape[1]) if dims is None else dims
-    dims = check_dims(dims, first.shape[1], warn_missing_full=True)
-    fitted, judged = _split(len(first), held_out, seed)
-    _check_settings(steps, batch_size, lr, scale, label_weight, second, patience)
-    parts = [
-        torch.from_numpy(unit_rows(x)) for x in ([first] if second is None else [first, second])
-    ]
+    parts = _parts(embeddings)
+    n, full_dim = parts[0].shape
+    dims = default_dims(full_dim) if dims is None else dims
+    dims = check_dims(dims, full_dim, warn_missing_full=True)
+    fitted, judged = _split(n, held_out, seed)
+    _check_settings(steps, batch_size, lr, scale, label_share, len(parts), patience)
+    parts = [torch.from_numpy(unit_rows(x)) for x in parts]
     train, judge = [x[fitted] for x in parts], [x[judged] for x in parts]
     rotation = torch.from_numpy(pca_rotation(torch.cat(train).numpy()))
     weight = rotation.clone().requires_grad_()
     optimiser = torch.optim.Adam([weight], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    loss_of = _Loss(dims, weights, scale, label_weight)
+    loss_of = _Loss(dims, weights, scale, label_share)
     generator = torch.Generator().manual_seed(seed)
     best, best_loss, looks, stale = rotation, np.inf, {}, 0
     start = time.perf_counter()
@@ -263,43 +271,44 @@ def fit_head(
 class _Loss:
     """The weighted divergence of all prefixes from the softmax of the original full vectors."""
 
-    def __init__(self, dims, weights, scale: float, label_weight: float):
+    def __init__(self, dims, weights, scale: float, label_share: float):
         """Keep the settings."""
         self.dims, self.weights, self.scale = dims, weights, scale
-        self.label_weight = label_weight
+        self.label_share = label_share
 
     def __call__(self, rows: list[torch.Tensor], weight: torch.Tensor):
-        """[(B, D)] or [(B, D), (B, D)] unit rows -> (total, one divergence per prefix)."""
-        anchors, candidates = rows[0], rows[-1]
-        alone = len(rows) == 1
-        itself = torch.eye(len(anchors), dtype=torch.bool) if alone else None
+        """One to three (B, D) arrays of unit rows -> (total, one divergence per prefix)."""
+        anchors, candidates = rows[0], torch.cat(rows[1:] or rows)
+        itself = torch.eye(len(anchors), dtype=torch.bool) if len(rows) == 1 else None
         targets = similarity_softmax(anchors, candidates, self.scale, itself)
-        new = [x @ weight for x in rows]
+        settings = (self.dims, self.weights, self.scale)
+        new = (anchors @ weight, candidates @ weight)
         total, each = nested_distillation(
-            new[0], new[-1], targets, self.dims, self.weights, self.scale,
-            left_out=itself, return_per_dim=True,
-        )  # fmt: skip
-        if self.label_weight:
-            labels = nested_info_nce(new[0], new[1], self.dims, self.weights, self.scale)
-            total = total + self.label_weight * labels
+            *new, targets, *settings, left_out=itself, return_per_dim=True
+        )
+        if self.label_share:
+            labels = nested_info_nce(*new, *settings)
+            total = (1 - self.label_share) * total + self.label_share * labels
         return total, each.detach()
 
 
-def _pair(embeddings) -> tuple[np.ndarray, np.ndarray | None]:
-    if not isinstance(embeddings, tuple):
-        return check_finite("embeddings", check_matrix("embeddings", embeddings)), None
-    if len(embeddings) != 2:
-        raise ValueError(f"give one array or a pair of arrays, got a tuple of {len(embeddings)}")
-    names = ("queries", "documents")
-    first, second = (
-        check_finite(name, check_matrix(name, x)) for name, x in zip(names, embeddings, strict=True)
-    )
-    if first.shape != second.shape:
+def _parts(embeddings) -> list[np.ndarray]:
+    """One array, or two or three that belong together row by row."""
+    alone = not isinstance(embeddings, tuple)
+    names = ("embeddings",) if alone else ("queries", "documents", "negatives")
+    arrays = (embeddings,) if alone else embeddings
+    if not alone and not 2 <= len(arrays) <= 3:
         raise ValueError(
-            f"row i of both belongs together, but queries have shape {first.shape} and documents "
-            f"{second.shape}"
+            "give one array, or a tuple (queries, documents) or (queries, documents, negatives); "
+            f"got a tuple of {len(arrays)}"
         )
-    return first, second
+    arrays = [
+        check_finite(name, check_matrix(name, x)) for name, x in zip(names, arrays, strict=False)
+    ]
+    if len({x.shape for x in arrays}) > 1:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in zip(names, arrays, strict=False))
+        raise ValueError(f"row i of each belongs together, but their shapes differ: {shapes}")
+    return arrays
 
 
 def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -315,27 +324,28 @@ def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.nda
     return np.sort(order[count:]), np.sort(order[:count][:2_000])
 
 
-def _check_settings(steps, batch_size, lr, scale, label_weight, second, patience) -> None:
+def _check_settings(steps, batch_size, lr, scale, label_share, arrays, patience) -> None:
     check_count("steps", steps)
     check_count("batch_size", batch_size, least=2)
     check_count("patience", patience)
     for name, value in (("lr", lr), ("scale", scale)):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be above 0, got {value}")
-    if not 0 <= label_weight < float("inf"):
-        raise ValueError(f"label_weight must be 0 or more, got {label_weight}")
-    if label_weight and second is None:
-        raise ValueError("labels come from pairs: give (queries, documents), or label_weight=0")
+    if not 0 <= label_share <= 1:
+        raise ValueError(f"label_share must lie in [0, 1], got {label_share}")
+    if label_share and arrays == 1:
+        raise ValueError("labels come from pairs: give (queries, documents), or label_share=0")
 
 
 def _report(judge: list[torch.Tensor], rotation: np.ndarray, head: Head) -> pd.DataFrame:
-    """Neighbour overlap of held-out vectors: raw prefix, PCA, and the head."""
-    queries, corpus = judge[0].numpy(), judge[-1].numpy()
+    """Held-out vectors by raw prefix, PCA and the head: neighbour overlap, recall of pairs."""
+    queries, corpus = judge[0].numpy(), torch.cat(judge[1:] or judge).numpy()
+    alone = len(judge) == 1
     top_k = min(10, len(corpus) - 1)
 
     def neighbours(change: np.ndarray, k: int) -> np.ndarray:
         new = [x @ change[:, :k] for x in (queries, corpus)]
-        return nearest_rows(new[0], top_k) if len(judge) == 1 else exact_search(*new, top_k).indices
+        return nearest_rows(new[0], top_k) if alone else exact_search(*new, top_k).indices
 
     raw = np.eye(head.full_dim, dtype=np.float32)
     wanted = neighbours(raw, head.full_dim)
@@ -343,6 +353,10 @@ def _report(judge: list[torch.Tensor], rotation: np.ndarray, head: Head) -> pd.D
     for method, change in (("raw", raw), ("pca", rotation), ("head", head.weight)):
         for k in sorted(head.dims):
             found = neighbours(change, k)
-            same = (found[:, :, None] == wanted[:, None, :]).any(axis=2)
-            rows.append((k, method, float(same.mean())))
-    return pd.DataFrame(rows, columns=["k", "method", "overlap"])
+            same = (found[:, :, None] == wanted[:, None, :]).any(axis=2).mean()
+            row = {"k": k, "method": method, "overlap": float(same)}
+            if not alone:
+                own = found == np.arange(len(queries))[:, None]
+                row["recall"] = float(own.any(axis=1).mean())
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -120,9 +120,25 @@ def test_pairs_and_labels(vectors):
     documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
     settings = {"steps": 50, "batch_size": 128, "progress": False}
     plain = fit_head((vectors, documents), [4, 48], **settings)
-    labelled = fit_head((vectors, documents), [4, 48], label_weight=1.0, **settings)
+    labelled = fit_head((vectors, documents), [4, 48], label_share=0.5, **settings)
     assert not np.array_equal(plain.weight, labelled.weight)
     assert overlap(plain, 4, "head") > overlap(plain, 4, "raw")
+    recall = labelled.report.set_index(["method", "k"]).recall
+    assert recall["head", 4] > recall["raw", 4]
+    assert recall["raw", 48] == recall["pca", 48] > 0.5
+    assert "whose own document" in str(labelled)
+
+
+def test_hard_negatives_are_candidates_for_each_query(vectors):
+    rng = np.random.default_rng(1)
+    documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
+    negatives = np.roll(vectors, 1, axis=0)
+    settings = {"steps": 25, "batch_size": 128, "progress": False}
+    two = fit_head((vectors, documents), [4, 48], **settings)
+    three = fit_head((vectors, documents, negatives), [4, 48], **settings)
+    assert not np.array_equal(two.weight, three.weight)
+    recall = [x.report.query("method == 'raw' and k == 48").recall.item() for x in (two, three)]
+    assert recall[1] <= recall[0]  # twice as many candidates
 
 
 def test_an_interrupted_fit_keeps_the_best_so_far(vectors, monkeypatch):
@@ -160,13 +176,17 @@ NAN[7, 2] = np.nan
         (lambda: fit_head(E[:30], [2, 6]), ValueError, "30 rows are too few"),
         (lambda: fit_head(NAN, [2, 6]), ValueError, "first in row 7"),
         (lambda: fit_head(E, [2, 7]), ValueError, "dims holds 7"),
-        (lambda: fit_head((E, E[:50]), [2, 6]), ValueError, "row i of both belongs together"),
-        (lambda: fit_head((E, E, E), [2, 6]), ValueError, "tuple of 3"),
+        (lambda: fit_head((E, E[:50]), [2, 6]), ValueError, "row i of each belongs together"),
+        (lambda: fit_head((E, E, E, E), [2, 6]), ValueError, "tuple of 4"),
         (lambda: fit_head(E, [2, 6], steps=0), ValueError, "steps must be at least 1"),
         (lambda: fit_head(E, [2, 6], batch_size=1), ValueError, "batch_size .*at least 2"),
         (lambda: fit_head(E, [2, 6], lr=0), ValueError, "lr must be above 0"),
-        (lambda: fit_head(E, [2, 6], label_weight=1), ValueError, "labels come from pairs"),
-        (lambda: fit_head((E, E), [2, 6], label_weight=-1), ValueError, "label_weight must be 0"),
+        (lambda: fit_head(E, [2, 6], label_share=1), ValueError, "labels come from pairs"),
+        (
+            lambda: fit_head((E, E), [2, 6], label_share=2),
+            ValueError,
+            r"label_share must lie in \[0, 1",
+        ),
         (lambda: fit_head(E, [2, 6], held_out=50), ValueError, "held_out must leave 20 to 30"),
         (lambda: fit_head(E, [2, 6], weights=[1]), ValueError, "2 dims need 2 weights"),
     ],

@@ -1,0 +1,50 @@
+"""What self-distillation adds to the Matryoshka loss: the inner dolls learn from the outermost.
+
+    MRL_COURSE_DATA=FOLDER python benchmarks/distill.py [--seeds 0,1,2,3,4] [--out FILE]
+
+The recipe is that of ``train_twins``; ``distill`` is the weight of the added loss, 0 for none. Ten
+minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from common import Tasks, write_record
+
+from mrl_course.data import load_allnli
+from mrl_course.dims import DEFAULT_DIMS
+from mrl_course.models import build_static_model, train_tokenizer
+from mrl_course.results import results_folder
+from mrl_course.training import read_triplets, tokenise_triplets, train
+
+COLUMNS = ["distill", "seed", "task", "k", "score", "seconds"]
+
+
+def main() -> None:
+    """Train with and without it, and record the scores."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--weights", default="0,0.5,1,2")
+    parser.add_argument("--out", type=Path, default=results_folder() / "distill_allnli.json")
+    args = parser.parse_args()
+    triplets, tasks, dims = load_allnli("train"), Tasks(), list(DEFAULT_DIMS)
+    texts = list(dict.fromkeys(text for column in read_triplets(triplets) for text in column))
+    tokenizer = train_tokenizer(texts)
+    data = tokenise_triplets(build_static_model([], 768, tokenizer=tokenizer), triplets)
+    rows = []
+    for seed in map(int, args.seeds.split(",")):
+        for weight in map(float, args.weights.split(",")):
+            model = build_static_model([], 768, seed=seed, tokenizer=tokenizer)
+            history = train(model, data, dims, seed=seed, distill=weight, progress=False)
+            scores = tasks.scores(tasks.encode(model), dims)
+            rows += [[weight, seed, *row, round(history.seconds, 1)] for row in scores]
+            print(*rows[-len(dims) :], flush=True)
+    what = f"Matryoshka models (D = 768) on {len(triplets):,} AllNLI-style triplets, five seeds"
+    command = f"benchmarks/distill.py --seeds {args.seeds} --weights {args.weights}"
+    write_record(args.out, what, command, COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()
