@@ -1,10 +1,11 @@
-"""Make anyone's vectors Matryoshka: rotate, then distil. No labels, no texts, seconds on a CPU.
+"""Make anyone's vectors Matryoshka: rotate and distil. No labels, no texts, seconds on a CPU.
 
-Given embeddings of any model or provider, learn one linear map after which short prefixes are as
-good as they can be made. It starts as the PCA rotation, which already moves the variance into the
-first numbers. Then, in random batches, the similarity softmax of every prefix is pulled to the one
-of the *original* full vectors (:func:`mrl_course.losses.nested_distillation`). The full vectors
-are the teacher, so nothing has to be known about the texts.
+A rotation changes no cosine between full vectors, but it decides what stands in the first numbers.
+So, given embeddings of any model or provider, look for the rotation with the best prefixes. It
+starts as PCA, which moves the variance to the front. Then, in random batches, the similarity
+softmax of every prefix is pulled to the one of the full vectors
+(:func:`mrl_course.losses.nested_distillation`): they are the teacher, so nothing has to be known
+about the texts, and at full size nothing can be lost.
 
 The result is a :class:`Head`: apply it to arrays, save it, or put it behind a
 ``SentenceTransformer`` as its last module. Related: Matryoshka-Adaptor (Yoon et al., 2024,
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from mrl_course.ranking import check_finite, check_matrix, unit_rows
 from mrl_course.search import exact_search
 
 _BLOCK = 16_384  # rows mapped at a time
+_MOST_ROTATED = 768  # principal directions; the work grows with the cube
 _EVERY = 25  # steps between two looks at the held-out rows
 _MEASURES = {
     "overlap": "share of the ten nearest neighbours by the original full vectors that are found",
@@ -47,7 +49,7 @@ _MEASURES = {
 
 @dataclass
 class Head:
-    """A linear map from the vectors of one model to vectors whose prefixes are good.
+    """A rotation, or another linear map, after which the prefixes of one model's vectors are good.
 
     Attributes:
         weight: (D, D) float32; new vectors are ``old @ weight``.
@@ -181,10 +183,12 @@ def fit_head(
     embeddings: ArrayLike | tuple[ArrayLike, ...],
     dims: Sequence[int] | None = None,
     *,
+    rotation: bool = True,
     steps: int = 300,
     batch_size: int = 512,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     scale: float = 20.0,
+    teacher_scale: float = 40.0,
     weights: Sequence[float] | None = None,
     label_share: float = 0.0,
     held_out: float | int = 0.1,
@@ -192,23 +196,29 @@ def fit_head(
     seed: int = 0,
     progress: bool = True,
 ) -> Head:
-    """Rotate and distil: fit a linear map after which the prefixes of these vectors are good.
+    """Rotate and distil: fit a rotation after which the prefixes of these vectors are good.
+
+    The defaults won the comparison in ``data/results/retrofit.json``. Fit it on vectors like those
+    you will search: what it learns on one kind of text helps less on another.
 
     Args:
         embeddings: (n, D) vectors of one model, n >= 40; no labels and no texts are needed. Or a
             tuple of such arrays, (queries, documents), where row i of one belongs to row i of the
             other: then queries are compared with documents. A third array holds a hard negative
-            for each query.
+            for each query. At most 50,000 rows, or ``steps * batch_size``, are used.
         dims: prefix sizes to be good at, in any order; by default those of ``DEFAULT_DIMS`` below
             D, and D.
+        rotation: True keeps all cosines of the full vectors as they are. False allows any linear
+            map, which may change the full vectors too; sensible with labels only.
         steps: of Adam, at most.
         batch_size: vectors compared with each other in a step.
         lr: learning rate; falls to 0 along a cosine.
-        scale: multiplies cosines before the softmax. Larger: only near neighbours count.
+        scale: multiplies the cosines of prefixes before the softmax.
+        teacher_scale: the same for the original full vectors. Larger: only near neighbours count.
         weights: of the prefixes, one per dim; all 1 by default.
         label_share: with pairs, the share of the loss that is InfoNCE, which takes "row i belongs
-            to row i" as a label. 0, no labels, is distillation alone; 1 is the usual Matryoshka
-            loss on a linear head.
+            to row i" as a label. 0, no labels, is distillation alone; 1 with ``rotation=False``
+            is the usual Matryoshka loss on a linear head.
         held_out: share (below 1) or number of rows that are not fitted on: they stop the fit and
             make the report.
         patience: stop after so many looks (one every 25 steps) without improvement; the best map
@@ -224,20 +234,34 @@ def fit_head(
     """
     parts = _parts(embeddings)
     n, full_dim = parts[0].shape
-    dims = default_dims(full_dim) if dims is None else dims
-    dims = check_dims(dims, full_dim, warn_missing_full=True)
-    fitted, judged = _split(n, held_out, seed)
-    _check_settings(steps, batch_size, lr, scale, label_share, len(parts), patience)
-    parts = [torch.from_numpy(unit_rows(x)) for x in parts]
-    train, judge = [x[fitted] for x in parts], [x[judged] for x in parts]
-    rotation = torch.from_numpy(pca_rotation(torch.cat(train).numpy()))
-    weight = rotation.clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight], lr=lr)
+    dims = check_dims(default_dims(full_dim) if dims is None else dims, full_dim)
+    _check_settings(steps, batch_size, patience, lr, scale, teacher_scale)
+    _check_labels(label_share, len(parts))
+    fitted, judged = _split(n, held_out, seed, max(50_000, steps * batch_size))
+    parts = [[torch.from_numpy(unit_rows(x[rows])) for x in parts] for rows in (fitted, judged)]
+    start = torch.from_numpy(pca_rotation(torch.cat(parts[0]).numpy()))
+    loss_of = _Loss(*_trained(dims, weights, full_dim, rotation), scale, teacher_scale, label_share)
+    change = (_Rotation if rotation else _Linear)(full_dim)
+    began = time.perf_counter()
+    history = _fit(
+        change, loss_of, [[x @ start for x in some] for some in parts],
+        steps, batch_size, lr, patience, seed, progress,
+    )  # fmt: skip
+    head = Head(change.after(start).numpy(), list(dims), history=history)
+    head.seconds = time.perf_counter() - began
+    head.report = _report(parts[1], start.numpy(), head)
+    return head
+
+
+def _fit(
+    change, loss_of, parts, steps, batch_size, lr, patience, seed, progress
+) -> pd.DataFrame:  # fmt: skip
+    """Fit ``change`` in place, leave it at its best, and return the held-out divergences."""
+    train, judge = parts
+    optimiser = torch.optim.Adam([change.free], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    loss_of = _Loss(dims, weights, scale, label_share)
-    generator = torch.Generator().manual_seed(seed)
-    best, best_loss, looks, stale = rotation, np.inf, {}, 0
-    start = time.perf_counter()
+    batches = _batches(len(train[0]), batch_size, torch.Generator().manual_seed(seed))
+    best, best_loss, looks, stale = change.free.detach().clone(), np.inf, {}, 0
     bar = tqdm(
         range(steps + 1), desc="rotate and distil", disable=None if progress else True, leave=False
     )
@@ -245,44 +269,98 @@ def fit_head(
         for step in bar:
             if step % _EVERY == 0 or step == steps:
                 with torch.no_grad():
-                    total, each = loss_of(judge, weight)
+                    total, each = loss_of(judge, change)
                 looks[step] = each.tolist()
-                stale = stale + 1
+                stale += 1
                 if total < best_loss:
-                    best, best_loss, stale = weight.detach().clone(), float(total), 0
+                    best, best_loss, stale = change.free.detach().clone(), float(total), 0
                 if stale > patience or step == steps:
                     break
-            rows = torch.randint(len(train[0]), (batch_size,), generator=generator)
+            rows = next(batches)
             optimiser.zero_grad()
-            loss_of([x[rows] for x in train], weight)[0].backward()
+            loss_of([x[rows] for x in train], change)[0].backward()
             optimiser.step()
             schedule.step()
     except KeyboardInterrupt:
         pass  # the best map so far is kept
     finally:
         bar.close()
-    seconds = time.perf_counter() - start
-    history = pd.DataFrame.from_dict(looks, orient="index", columns=dims).rename_axis("step")
-    head = Head(best.numpy(), list(dims), history=history, seconds=seconds)
-    head.report = _report(judge, rotation.numpy(), head)
-    return head
+        change.free.data = best
+    history = pd.DataFrame.from_dict(looks, orient="index", columns=loss_of.dims)
+    return history.rename_axis("step")
+
+
+def _batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Row numbers of batches without end; a row comes again when all others have come."""
+    while True:
+        order = torch.randperm(n, generator=generator)
+        yield from order.split(batch_size)[: max(1, n // batch_size)]
+
+
+class _Rotation:
+    """A rotation of the first numbers among themselves, by Cayley's formula.
+
+    For any matrix A, S = A - A^T is skew-symmetric and (I + S)^-1 (I - S) is a rotation
+    (https://en.wikipedia.org/wiki/Cayley_transform). A = 0 is no rotation. After PCA the numbers
+    beyond ``_MOST_ROTATED`` hold little; to turn them too would cost time and give nothing.
+    """
+
+    def __init__(self, full_dim: int):
+        """Start with no rotation."""
+        self.size = min(full_dim, _MOST_ROTATED)
+        self.free = torch.zeros(self.size, self.size, requires_grad=True)
+
+    def matrix(self, dtype=torch.float32) -> torch.Tensor:
+        """(size, size) rotation."""
+        skew = (self.free - self.free.T).to(dtype) / 2
+        eye = torch.eye(self.size, dtype=dtype)
+        return torch.linalg.solve(eye + skew, eye - skew)
+
+    def __call__(self, rows: list[torch.Tensor], most: int) -> list[torch.Tensor]:
+        """The first ``most`` numbers of rows after the rotation."""
+        matrix = self.matrix()[:, :most]
+        return [torch.cat([x[:, : self.size] @ matrix, x[:, self.size : most]], 1) for x in rows]
+
+    def after(self, start: torch.Tensor) -> torch.Tensor:
+        """One matrix that does ``start`` and then this."""
+        weight = start.double()
+        weight[:, : self.size] = weight[:, : self.size] @ self.matrix(torch.float64).detach()
+        return weight.float()
+
+
+class _Linear:
+    """Any linear map."""
+
+    def __init__(self, full_dim: int):
+        """Start with the map that changes nothing."""
+        self.free = torch.eye(full_dim, requires_grad=True)
+
+    def __call__(self, rows: list[torch.Tensor], most: int) -> list[torch.Tensor]:
+        """The first ``most`` numbers of rows after the map."""
+        return [x @ self.free[:, :most] for x in rows]
+
+    def after(self, start: torch.Tensor) -> torch.Tensor:
+        """One matrix that does ``start`` and then this."""
+        return start @ self.free.detach()
 
 
 class _Loss:
     """The weighted divergence of all prefixes from the softmax of the original full vectors."""
 
-    def __init__(self, dims, weights, scale: float, label_share: float):
+    def __init__(self, dims, weights, scale: float, teacher_scale: float, label_share: float):
         """Keep the settings."""
         self.dims, self.weights, self.scale = dims, weights, scale
-        self.label_share = label_share
+        self.teacher_scale, self.label_share = teacher_scale, label_share
 
-    def __call__(self, rows: list[torch.Tensor], weight: torch.Tensor):
+    def __call__(self, rows: list[torch.Tensor], change):
         """One to three (B, D) arrays of unit rows -> (total, one divergence per prefix)."""
-        anchors, candidates = rows[0], torch.cat(rows[1:] or rows)
-        itself = torch.eye(len(anchors), dtype=torch.bool) if len(rows) == 1 else None
-        targets = similarity_softmax(anchors, candidates, self.scale, itself)
+        itself = torch.eye(len(rows[0]), dtype=torch.bool) if len(rows) == 1 else None
+        targets = similarity_softmax(
+            rows[0], torch.cat(rows[1:] or rows), self.teacher_scale, itself
+        )
+        new = change(rows, max(self.dims))
+        new = (new[0], torch.cat(new[1:] or new))
         settings = (self.dims, self.weights, self.scale)
-        new = (anchors @ weight, candidates @ weight)
         total, each = nested_distillation(
             *new, targets, *settings, left_out=itself, return_per_dim=True
         )
@@ -311,8 +389,8 @@ def _parts(embeddings) -> list[np.ndarray]:
     return arrays
 
 
-def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers to fit on, and at most 2,000 to judge with."""
+def _split(n: int, held_out: float | int, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to fit on, at most ``most``, and at most 2,000 to judge with."""
     if n < 40:
         raise ValueError(f"{n} rows are too few to learn from; give at least 40, better thousands")
     count = round(n * held_out) if held_out < 1 else int(held_out)
@@ -321,16 +399,32 @@ def _split(n: int, held_out: float | int, seed: int) -> tuple[np.ndarray, np.nda
             raise ValueError(f"held_out must leave 20 to {n // 2} of {n} rows, got {held_out}")
         count = min(max(count, 20), n // 2)
     order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[count:]), np.sort(order[:count][:2_000])
+    return np.sort(order[count:][:most]), np.sort(order[:count][:2_000])
 
 
-def _check_settings(steps, batch_size, lr, scale, label_share, arrays, patience) -> None:
+def _trained(dims, weights, full_dim: int, rotation: bool) -> tuple[list[int], list[float]]:
+    """The prefixes that can change, with their weights: a rotation leaves the full size alone."""
+    weights = [1.0] * len(dims) if weights is None else list(weights)
+    if len(weights) != len(dims):
+        raise ValueError(f"{len(dims)} dims need {len(dims)} weights, got {len(weights)}")
+    pairs = [(k, w) for k, w in zip(dims, weights, strict=True) if not (rotation and k == full_dim)]
+    if not pairs:
+        raise ValueError(
+            f"a rotation changes nothing at the full size {full_dim}; give smaller dims too"
+        )
+    return [k for k, _ in pairs], [w for _, w in pairs]
+
+
+def _check_settings(steps, batch_size, patience, lr, scale, teacher_scale) -> None:
     check_count("steps", steps)
     check_count("batch_size", batch_size, least=2)
     check_count("patience", patience)
-    for name, value in (("lr", lr), ("scale", scale)):
+    for name, value in (("lr", lr), ("scale", scale), ("teacher_scale", teacher_scale)):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def _check_labels(label_share: float, arrays: int) -> None:
     if not 0 <= label_share <= 1:
         raise ValueError(f"label_share must lie in [0, 1], got {label_share}")
     if label_share and arrays == 1:
