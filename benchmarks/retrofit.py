@@ -1,0 +1,234 @@
+"""Rotate and distil, and its rivals, on frozen vectors of a pretrained model: which recipe?
+
+    MRL_COURSE_DATA=FOLDER python benchmarks/retrofit.py [--seeds 0,1,2] [--out FILE]
+
+Three sets to fit on: sentences of 12,000 AllNLI triplets, 3,000 pairs of docstrings (summary,
+description), and the 1,400 abstracts of Cranfield, where FOLDER holds them. Each head is judged on
+all tasks, those of its own kind of text and the others. Vectors and finished fits are kept under
+``build/retrofit``; started again, the script goes on where it stopped. About an hour of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from common import Tasks, write_record
+
+from mrl_course import retrofit
+from mrl_course.data import load_allnli, load_docstrings
+from mrl_course.dims import default_dims
+from mrl_course.evaluation import pca_rotation, random_dims_curve, retrieval_curve, similarity_curve
+from mrl_course.groups import nearest_rows
+from mrl_course.models import load_pretrained
+from mrl_course.ranking import unit_rows
+from mrl_course.results import results_folder
+from mrl_course.retrofit import fit_head
+
+COLUMNS = ["fitted_on", "method", "seed", "task", "k", "score"]
+CACHE = Path("build/retrofit")
+DIMS = default_dims(384)
+
+# Without labels: the recipe, and one change at a time. ``start`` and ``batches`` are no options of
+# fit_head: here the function that it calls is replaced.
+RECIPES = {
+    "rotate and distil": {},
+    "free linear map": {"rotation": False},
+    "start: identity": {"start": "identity"},
+    "start: random": {"start": "random"},
+    "teacher scale 20": {"teacher_scale": 20.0},
+    "100 steps": {"steps": 100},
+    "1000 steps": {"steps": 1000},
+    "batches of 256": {"batch_size": 256},
+    "batches of neighbours": {"batches": "neighbours"},
+    "small k weigh more": {"weights": [4, 3, 2, 1, 1, 1, 1]},
+}
+# With pairs or triplets.
+LABELLED = {
+    "rotate and distil, triplets": {},
+    "rotation, half labels": {"label_share": 0.5},
+    "rotation, labels": {"label_share": 1.0},
+    "head, half labels": {"label_share": 0.5, "rotation": False},
+    "head, labels": {"label_share": 1.0, "rotation": False},
+    "head, labels, full size only": {"label_share": 1.0, "rotation": False, "dims": [384]},
+}
+
+
+class Vectors:
+    """Frozen vectors of everything that is fitted on or judged."""
+
+    def __init__(self, folder: Path):
+        """Encode what is not in the cache yet."""
+        self.model = None
+        tasks = Tasks()
+        self.scores, self.premises = tasks.stsb["score"], tasks.retrieval.relevant
+        self.sts = [self.encode(f"sts{i}", tasks.stsb[f"sentence{i}"]) for i in (1, 2)]
+        self.queries = self.encode("queries", tasks.retrieval.queries)
+        self.corpus = self.encode("corpus", tasks.retrieval.corpus)
+        self.read_triplets()
+        self.read_docstrings()
+        self.read_cranfield(folder / "cranfield")
+
+    def encode(self, name: str, texts) -> np.ndarray:
+        """(n, 384) unit vectors, from the cache if the texts are the same."""
+        texts = list(texts)
+        key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+        file = CACHE / f"{name}-{key}.npy"
+        if not file.exists():
+            self.model = self.model or load_pretrained()
+            emb = self.model.encode(texts, batch_size=64)
+            np.save(file.with_suffix(".part.npy"), emb)
+            os.replace(file.with_suffix(".part.npy"), file)
+        return unit_rows(np.load(file))
+
+    def read_triplets(self) -> None:
+        """12,000 triplets: each text once, and (n, 3) row numbers."""
+        everything = load_allnli("train")
+        some = np.random.default_rng(0).permutation(len(everything))[:12_000]
+        rows = [everything[int(i)] for i in some]
+        columns = [[row[name] for row in rows] for name in ("anchor", "positive", "negative")]
+        number: dict[str, int] = {}
+        self.triplets = np.array([[number.setdefault(t, len(number)) for t in c] for c in columns])
+        self.sentences = self.encode("sentences", number)
+
+    def read_docstrings(self) -> None:
+        """4,000 pairs; the first 1,000 are judged, the others may be fitted on."""
+        pairs = load_docstrings()
+        some = np.sort(np.random.default_rng(0).permutation(len(pairs))[:4_000])
+        rows = [pairs[int(i)] for i in some]
+        self.summaries = self.encode("summaries", [row["summary"][:200] for row in rows])
+        self.descriptions = self.encode("descriptions", [row["description"][:300] for row in rows])
+
+    def read_cranfield(self, folder: Path) -> None:
+        """Abstracts, questions, and which abstracts answer which question."""
+        texts = {
+            name: [json.loads(line) for line in open(folder / f"{name}.jsonl", encoding="utf-8")]
+            for name in ("corpus", "queries")
+        }
+        place = {row["_id"]: i for i, row in enumerate(texts["corpus"])}
+        answers: dict[str, list[int]] = {}
+        with open(folder / "qrels" / "test.tsv", encoding="utf-8") as file:
+            for query, document, grade in list(csv.reader(file, delimiter="\t"))[1:]:
+                if int(grade) > 0 and document in place:
+                    answers.setdefault(query, []).append(place[document])
+        asked = [row for row in texts["queries"] if row["_id"] in answers]
+        self.answers = [answers[row["_id"]] for row in asked]
+        self.questions = self.encode("questions", [row["text"] for row in asked])
+        abstracts = [f"{row['title']} {row['text']}" for row in texts["corpus"]]
+        self.abstracts = self.encode("abstracts", abstracts)
+
+    def fitted_on(self, name: str, labelled: bool):
+        """What fit_head takes: one array, or a tuple whose rows belong together."""
+        if name == "nli":
+            unlabelled = self.sentences[np.random.default_rng(5).permutation(len(self.sentences))]
+            return (
+                tuple(self.sentences[c] for c in self.triplets) if labelled else unlabelled[:20_000]
+            )
+        if name == "docstrings":
+            pair = (self.summaries[1_000:], self.descriptions[1_000:])
+            return pair if labelled else np.concatenate(pair)
+        return self.abstracts
+
+    def judge(self, change: np.ndarray, random: int | None = None) -> list[list]:
+        """Rows of task, k, score after a linear change; of random numbers if ``random`` is set."""
+        data = {
+            "sts": (similarity_curve, *self.sts, self.scores),
+            "premises": (retrieval_curve, self.queries, self.corpus, self.premises),
+            "docstrings": (
+                retrieval_curve, self.summaries[:1_000], self.descriptions, np.arange(1_000),
+            ),
+            "cranfield": (retrieval_curve, self.questions, self.abstracts, self.answers),
+        }  # fmt: skip
+        rows = []
+        for task, (curve, one, two, labels) in data.items():
+            one, two = one @ change, two @ change
+            if random is None:
+                found = curve(one, two, labels, DIMS)
+            else:
+                found = random_dims_curve(curve, one, two, labels, dims=DIMS, draws=1, seed=random)
+            rows += [[task, k, round(score, 4)] for k, score in found.items()]
+        return rows
+
+
+def neighbour_batches(emb: np.ndarray, held_out: np.ndarray):
+    """A replacement of ``retrofit._batches``: rows with three of their near neighbours each."""
+    kept = np.delete(np.arange(len(emb)), held_out)
+    near = torch.from_numpy(nearest_rows(emb[kept], 32))
+
+    def batches(n, batch_size, generator):
+        while True:
+            rows = torch.randperm(n, generator=generator)[: batch_size // 4]
+            which = torch.randint(32, (len(rows), 3), generator=generator)
+            together = torch.cat([rows[:, None], near[rows[:, None], which]], 1)
+            yield together.flatten().unique()
+
+    return batches
+
+
+def fit(emb, seed: int, start: str = "pca", batches: str = "random", dims=None, **options):
+    """fit_head, with what the ablation replaces inside it."""
+    patches = {}
+    if start != "pca":
+        rng, full_dim = np.random.default_rng(seed), 384
+        square = np.eye(full_dim) if start == "identity" else rng.normal(size=(full_dim, full_dim))
+        patches["pca_rotation"] = lambda _: np.linalg.qr(square)[0].astype(np.float32)
+    if batches == "neighbours":
+        held_out = np.random.default_rng(seed).permutation(len(emb))[: round(len(emb) * 0.1)]
+        patches["_batches"] = neighbour_batches(emb, held_out)
+    with mock.patch.multiple(retrofit, **patches) if patches else nullcontext():
+        return fit_head(emb, dims or DIMS, seed=seed, progress=False, **options)
+
+
+def run(vectors: Vectors, name: str, method: str, seed: int, labelled: bool) -> list[list]:
+    """The rows of one fit, from the cache if it was made before."""
+    file = CACHE / f"{name}-{method}-{seed}.json".replace(" ", "_").replace(":", "")
+    if not file.exists():
+        options = (LABELLED if labelled else RECIPES)[method]
+        head = fit(vectors.fitted_on(name, labelled), seed, **options)
+        rows = [[name, method, seed, *row] for row in vectors.judge(head.weight)]
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(rows), encoding="utf-8")
+        os.replace(part, file)
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Fit and judge everything, and record it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", type=Path, default=results_folder() / "retrofit.json")
+    args = parser.parse_args()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    vectors = Vectors(Path(os.environ["MRL_COURSE_DATA"]))
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    same = np.eye(384, dtype=np.float32)
+    rows = [["-", "raw prefix", 0, *row] for row in vectors.judge(same)]
+    for seed in seeds:
+        rows += [["-", "random numbers", seed, *row] for row in vectors.judge(same, random=seed)]
+    for name in ("nli", "docstrings", "cranfield"):
+        rotation = pca_rotation(vectors.fitted_on(name, False))
+        rows += [[name, "pca", 0, *row] for row in vectors.judge(rotation)]
+        methods = [(method, False) for method in RECIPES]
+        methods += [(method, True) for method in LABELLED if name != "cranfield"]
+        for method, labelled in methods:
+            for seed in seeds:
+                rows += run(vectors, name, method, seed, labelled)
+            print(name, method, *[row[-1] for row in rows[-4 * len(DIMS) :]], flush=True)
+    what = (
+        "heads on frozen vectors of all-MiniLM-L6-v2; Spearman for sts, recall@10 for the others; "
+        "fitted on 20,000 sentences or 12,000 triplets of AllNLI, 3,000 pairs of docstrings, or "
+        "the 1,400 abstracts of Cranfield"
+    )
+    write_record(args.out, what, f"benchmarks/retrofit.py --seeds {args.seeds}", COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()
