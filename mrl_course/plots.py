@@ -41,6 +41,12 @@ STYLES = {
     "regular+pca": {"color": OKABE_ITO["green"], "marker": "^"},
     "random-dims": {"color": OKABE_ITO["purple"], "marker": "x"},
     "trained-at-k": {"color": OKABE_ITO["black"], "marker": "D"},
+    # Frozen vectors of a pretrained model, and what is made of them.
+    "raw prefix": {"color": OKABE_ITO["vermillion"], "marker": "s"},
+    "random numbers": {"color": OKABE_ITO["purple"], "marker": "x"},
+    "pca": {"color": OKABE_ITO["green"], "marker": "^"},
+    "rotate and distil": {"color": OKABE_ITO["blue"], "marker": "o"},
+    "head, labels": {"color": OKABE_ITO["orange"], "marker": "v"},
 }
 _OTHERS = [
     {"color": OKABE_ITO["orange"], "marker": "v"},

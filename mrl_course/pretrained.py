@@ -8,11 +8,18 @@ billion pairs of sentences, AllNLI among them: it has seen the data of this cour
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 
@@ -70,6 +77,64 @@ def load_pretrained(name: str | Path = "all-MiniLM-L6-v2") -> SentenceTransforme
     folder = _in_wheel(model) or _on_hub(str(name), model)
     _check_weights(folder / "model.safetensors", model)
     return _load(folder)
+
+
+def encode_once(
+    model: SentenceTransformer, texts: Sequence[str], folder: str | Path | None = None
+) -> np.ndarray:
+    """Encode texts with a slow model, or read what an earlier call with the same input has kept.
+
+    The file's name is a hash of the model's weights and the texts: change either, and they are
+    encoded anew. A file that cannot be read is replaced; where nothing can be written, nothing is
+    kept.
+
+    Args:
+        model: any ``SentenceTransformer``.
+        texts: n texts.
+        folder: where to keep the vectors; by default the one that ``MRL_COURSE_CACHE`` names, else
+            ``~/.cache/mrl_course``.
+
+    Returns:
+        (n, D) float32 array, as from ``model.encode(texts)``.
+
+    Raises:
+        TypeError: ``texts`` is one string, or holds something else than strings.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, got one string")
+    texts = list(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {row} is {text!r}, not a string")
+    default = os.environ.get("MRL_COURSE_CACHE") or Path.home() / ".cache" / "mrl_course"
+    folder = Path(default if folder is None else folder)
+    file = folder / f"vectors-{_fingerprint(model, texts)}.safetensors"
+    try:
+        with safe_open(file, framework="np") as kept:
+            return kept.get_tensor("vectors")
+    except (OSError, SafetensorError):
+        pass  # not there, or broken
+    vectors = np.asarray(model.encode(texts, batch_size=64, show_progress_bar=False), np.float32)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"vectors": vectors}, partial)
+        os.replace(partial, file)
+    except (OSError, SafetensorError):  # a full or read-only disk costs time, not the lesson
+        with suppress(OSError):
+            partial.unlink()
+    return vectors
+
+
+def _fingerprint(model: SentenceTransformer, texts: list[str]) -> str:
+    """A hash of what the vectors depend on: modules, weights, lengths, and the texts."""
+    digest = hashlib.sha256(f"{model}\0{model.max_seq_length}\0{model.truncate_dim}".encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    for text in texts:
+        digest.update(f"\0{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
 
 
 def _load(folder: Path) -> SentenceTransformer:

@@ -99,3 +99,58 @@ def test_what_is_no_model_is_said(tmp_path):
         load_pretrained("mini")
     with pytest.raises(ValueError, match=r"no modules.json"):
         load_pretrained(Path(tmp_path))
+
+
+TEXTS = ["a red barn", "the old boat", "two red boats"]
+
+
+@pytest.fixture
+def model():
+    return build_static_model(TEXTS, dim=8, seed=3)
+
+
+def counting(model, monkeypatch):
+    calls, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
+    return calls
+
+
+def test_texts_are_encoded_once(model, tmp_path, monkeypatch):
+    calls = counting(model, monkeypatch)
+    first, again = (pretrained.encode_once(model, TEXTS, tmp_path) for _ in range(2))
+    assert len(calls) == 1 and first.dtype == np.float32
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, model.encode(TEXTS))
+    assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_other_texts_other_weights_or_another_size_are_encoded_anew(model, tmp_path, monkeypatch):
+    pretrained.encode_once(model, TEXTS, tmp_path)
+    calls = counting(model, monkeypatch)
+    pretrained.encode_once(model, TEXTS[::-1], tmp_path)
+    pretrained.encode_once(model, ["a red", "barn the old boat", "two red boats"], tmp_path)
+    model.truncate_dim = 4
+    assert pretrained.encode_once(model, TEXTS, tmp_path).shape == (3, 4)
+    model.truncate_dim = None
+    with pretrained.torch.no_grad():
+        model[0].embedding.weight[0, 0] += 1
+    pretrained.encode_once(model, TEXTS, tmp_path)
+    assert len(calls) == 4
+
+
+def test_a_broken_file_is_replaced_and_a_full_disk_does_no_harm(model, tmp_path, monkeypatch):
+    first = pretrained.encode_once(model, TEXTS, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    np.testing.assert_array_equal(pretrained.encode_once(model, TEXTS, tmp_path), first)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MRL_COURSE_CACHE", str(tmp_path / "file" / "no folder"))
+    np.testing.assert_array_equal(pretrained.encode_once(model, TEXTS), first)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_texts_must_be_strings(model, tmp_path):
+    with pytest.raises(TypeError, match="got one string"):
+        pretrained.encode_once(model, "a red barn", tmp_path)
+    with pytest.raises(TypeError, match="text 1 is None"):
+        pretrained.encode_once(model, ["a", None], tmp_path)
