@@ -38,6 +38,22 @@ def test_short_prefixes_find_more_neighbours_than_raw_and_pca(head):
     assert overlap(head, 48, "raw") == overlap(head, 48, "pca") == overlap(head, 48, "head") == 1
 
 
+def test_the_report_is_what_counting_gives(head, vectors):
+    order = np.random.default_rng(0).permutation(1_600)
+    judged = vectors[np.sort(order[:160])]
+
+    def ten(emb):
+        unit = emb / np.linalg.norm(emb, axis=1, keepdims=True)
+        return np.argsort(-(unit @ unit.T) + 9 * np.eye(len(unit)), axis=1)[:, :10]
+
+    full, cut = ten(judged), ten((judged @ head.weight)[:, :4])
+    row = head.report.query("k == 4 and method == 'head'")
+    nearest = [full[i, 0] in cut[i] for i in range(160)]
+    same = [len(set(full[i]) & set(cut[i])) / 10 for i in range(160)]
+    assert row.nearest.item() == pytest.approx(np.mean(nearest), abs=0.01)
+    assert row.overlap.item() == pytest.approx(np.mean(same), abs=0.01)
+
+
 def test_a_rotation_keeps_every_cosine_of_the_full_vectors(head, vectors):
     np.testing.assert_allclose(head.weight.T @ head.weight, np.eye(48), atol=1e-5)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
