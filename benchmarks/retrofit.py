@@ -46,7 +46,7 @@ RECIPES = {
     "start: random": {"start": "random"},
     "teacher scale 20": {"teacher_scale": 20.0},
     "100 steps": {"steps": 100},
-    "1000 steps": {"steps": 1000},
+    "600 steps": {"steps": 600},
     "batches of 256": {"batch_size": 256},
     "batches of neighbours": {"batches": "neighbours"},
     "small k weigh more": {"weights": [4, 3, 2, 1, 1, 1, 1]},
@@ -204,6 +204,7 @@ def main() -> None:
     """Fit and judge everything, and record it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--sets", default="nli,docstrings,cranfield")
     parser.add_argument("--out", type=Path, default=results_folder() / "retrofit.json")
     args = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -213,7 +214,7 @@ def main() -> None:
     rows = [["-", "raw prefix", 0, *row] for row in vectors.judge(same)]
     for seed in seeds:
         rows += [["-", "random numbers", seed, *row] for row in vectors.judge(same, random=seed)]
-    for name in ("nli", "docstrings", "cranfield"):
+    for name in args.sets.split(","):
         rotation = pca_rotation(vectors.fitted_on(name, False))
         rows += [[name, "pca", 0, *row] for row in vectors.judge(rotation)]
         methods = [(method, False) for method in RECIPES]

@@ -299,12 +299,34 @@ def _batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[to
         yield from order.split(batch_size)[: max(1, n // batch_size)]
 
 
-class _Rotation:
-    """A rotation of the first numbers among themselves, by Cayley's formula.
+def cayley(free: torch.Tensor) -> torch.Tensor:
+    r"""A rotation from any square matrix, by Cayley's formula.
 
-    For any matrix A, S = A - A^T is skew-symmetric and (I + S)^-1 (I - S) is a rotation
-    (https://en.wikipedia.org/wiki/Cayley_transform). A = 0 is no rotation. After PCA the numbers
-    beyond ``_MOST_ROTATED`` hold little; to turn them too would cost time and give nothing.
+    With :math:`S = (A - A^\top) / 2`, which is skew, :math:`(I + S)^{-1} (I - S)` is a rotation
+    (https://en.wikipedia.org/wiki/Cayley_transform). So an optimiser may change A freely; A = 0
+    gives the identity.
+
+    Args:
+        free: (D, D) float tensor A.
+
+    Returns:
+        (D, D) tensor Q with :math:`Q^\top Q = I` and determinant 1; gradients flow into ``free``.
+
+    Raises:
+        ValueError: not a square matrix.
+    """
+    if free.ndim != 2 or free.shape[0] != free.shape[1]:
+        raise ValueError(f"free must be a square matrix, got shape {tuple(free.shape)}")
+    skew = (free - free.T) / 2
+    eye = torch.eye(len(free), dtype=free.dtype, device=free.device)
+    return torch.linalg.solve(eye + skew, eye - skew)
+
+
+class _Rotation:
+    """A rotation of the first numbers among themselves; no rotation at the start.
+
+    After PCA the numbers beyond ``_MOST_ROTATED`` hold little; to turn them too would cost time and
+    give nothing.
     """
 
     def __init__(self, full_dim: int):
@@ -312,21 +334,15 @@ class _Rotation:
         self.size = min(full_dim, _MOST_ROTATED)
         self.free = torch.zeros(self.size, self.size, requires_grad=True)
 
-    def matrix(self, dtype=torch.float32) -> torch.Tensor:
-        """(size, size) rotation."""
-        skew = (self.free - self.free.T).to(dtype) / 2
-        eye = torch.eye(self.size, dtype=dtype)
-        return torch.linalg.solve(eye + skew, eye - skew)
-
     def __call__(self, rows: list[torch.Tensor], most: int) -> list[torch.Tensor]:
         """The first ``most`` numbers of rows after the rotation."""
-        matrix = self.matrix()[:, :most]
+        matrix = cayley(self.free)[:, :most]
         return [torch.cat([x[:, : self.size] @ matrix, x[:, self.size : most]], 1) for x in rows]
 
     def after(self, start: torch.Tensor) -> torch.Tensor:
         """One matrix that does ``start`` and then this."""
         weight = start.double()
-        weight[:, : self.size] = weight[:, : self.size] @ self.matrix(torch.float64).detach()
+        weight[:, : self.size] = weight[:, : self.size] @ cayley(self.free.detach().double())
         return weight.float()
 
 

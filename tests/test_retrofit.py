@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mrl_course.evaluation import pca_rotation
 from mrl_course.models import build_static_model
-from mrl_course.retrofit import Head, fit_head
+from mrl_course.retrofit import Head, cayley, fit_head
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +65,10 @@ def test_a_rotation_keeps_every_cosine_of_the_full_vectors(head, vectors):
 
 def test_only_the_first_principal_directions_are_turned(vectors, monkeypatch):
     monkeypatch.setattr("mrl_course.retrofit._MOST_ROTATED", 12)
-    settings = {"steps": 20, "batch_size": 128, "progress": False}
-    few = fit_head(vectors, [4, 8, 24, 48], **settings)
+    options = {"steps": 20, "batch_size": 128, "progress": False}
+    few = fit_head(vectors, [4, 8, 24, 48], **options)
     np.testing.assert_allclose(few.weight.T @ few.weight, np.eye(48), atol=1e-5)
-    barely = fit_head(vectors, [4, 8, 24, 48], lr=1e-9, **settings)  # PCA
+    barely = fit_head(vectors, [4, 8, 24, 48], lr=1e-9, **options)  # PCA
     np.testing.assert_array_equal(few.weight[:, 12:], barely.weight[:, 12:])
     turned = few.weight[:, :12]
     assert not np.allclose(turned, barely.weight[:, :12], atol=1e-3)
@@ -95,10 +97,10 @@ def test_it_starts_as_the_pca_rotation_of_the_fitted_rows(vectors):
 
 
 def test_the_same_seed_gives_the_same_head(vectors):
-    settings = {"steps": 20, "batch_size": 64, "progress": False}
-    one, two = (fit_head(vectors, [8, 48], **settings) for _ in range(2))
+    options = {"steps": 20, "batch_size": 64, "progress": False}
+    one, two = (fit_head(vectors, [8, 48], **options) for _ in range(2))
     np.testing.assert_array_equal(one.weight, two.weight)
-    other = fit_head(vectors, [8, 48], seed=1, **settings)
+    other = fit_head(vectors, [8, 48], seed=1, **options)
     assert not np.array_equal(one.weight, other.weight)
 
 
@@ -158,9 +160,9 @@ def test_attached_to_a_model_it_is_one_sentence_transformer(tmp_path):
 def test_pairs_and_labels(vectors):
     rng = np.random.default_rng(1)
     documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
-    settings = {"steps": 50, "batch_size": 128, "progress": False}
-    plain = fit_head((vectors, documents), [4, 48], **settings)
-    labelled = fit_head((vectors, documents), [4, 48], label_share=0.5, **settings)
+    options = {"steps": 50, "batch_size": 128, "progress": False}
+    plain = fit_head((vectors, documents), [4, 48], **options)
+    labelled = fit_head((vectors, documents), [4, 48], label_share=0.5, **options)
     assert not np.array_equal(plain.weight, labelled.weight)
     assert overlap(plain, 4, "head") > overlap(plain, 4, "raw")
     recall = labelled.report.set_index(["method", "k"]).recall
@@ -173,9 +175,9 @@ def test_hard_negatives_are_candidates_for_each_query(vectors):
     rng = np.random.default_rng(1)
     documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
     negatives = np.roll(vectors, 1, axis=0)
-    settings = {"steps": 25, "batch_size": 128, "progress": False}
-    two = fit_head((vectors, documents), [4, 48], **settings)
-    three = fit_head((vectors, documents, negatives), [4, 48], **settings)
+    options = {"steps": 25, "batch_size": 128, "progress": False}
+    two = fit_head((vectors, documents), [4, 48], **options)
+    three = fit_head((vectors, documents, negatives), [4, 48], **options)
     assert not np.array_equal(two.weight, three.weight)
     recall = [x.report.query("method == 'raw' and k == 48").recall.item() for x in (two, three)]
     assert recall[1] <= recall[0]  # twice as many candidates
@@ -204,6 +206,22 @@ def test_a_fit_that_gets_worse_stops_and_keeps_the_start(vectors):
     )  # fmt: skip
     assert head.history.index[-1] < 300
     assert overlap(head, 4, "head") == pytest.approx(overlap(head, 4, "pca"))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.floats(0, 20), st.integers(0, 10**6))
+def test_cayley_makes_a_rotation_of_any_matrix(dim, size, seed):
+    free = size * torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed)).double()
+    rotation = cayley(free)
+    torch.testing.assert_close(rotation.T @ rotation, torch.eye(dim).double())
+    assert torch.linalg.det(rotation).item() == pytest.approx(1)
+    torch.testing.assert_close(cayley(free + free.T), cayley(torch.zeros_like(free)))
+    torch.testing.assert_close(cayley(-free), rotation.T)
+
+
+def test_cayley_wants_a_square():
+    with pytest.raises(ValueError, match="square matrix, got shape \\(2, 3\\)"):
+        cayley(torch.zeros(2, 3))
 
 
 E = np.random.default_rng(2).normal(size=(60, 6))
