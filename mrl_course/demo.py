@@ -877,6 +877,37 @@ def _train(pairs, dim: int, vocab_size: int, seed: int, say):
     return twins
 
 
+def rotated_twins(twins, corpus: DemoCorpus, seed: int = 0, say=lambda line: None):
+    """The regular twin, and the same twin after rotate and distil, for :func:`build_demo`.
+
+    The rotation is fitted on the texts of the corpus, without queries or labels
+    (:func:`mrl_course.retrofit.fit_head`), and built into the table of the second model.
+
+    Args:
+        twins: from :func:`~mrl_course.training.train_twins`; only ``.regular`` is used.
+        corpus: its texts are fitted on, and its ``about`` says so; at least 40 texts.
+        seed: of the fit.
+        say: called with a line on what was done.
+
+    Returns:
+        A mapping of two models, and the corpus with another ``about``.
+    """
+    from mrl_course.retrofit import fit_head
+
+    regular = twins.regular
+    vectors = regular.encode(list(dict.fromkeys(corpus.texts)), batch_size=1024)
+    head = fit_head(vectors, seed=seed, progress=False)
+    say(f"rotated in {head.seconds:.1f} s, on {len(vectors):,} vectors, without labels")
+    about = [
+        *corpus.about,
+        "Both models are the regular twin. The second is rotated: rotate and distil was fitted on "
+        f"the vectors of the {len(vectors):,} texts, without labels. At full size the two are "
+        "equal.",
+    ]
+    models = {"regular": regular, "rotate and distil": head.absorb(regular)}
+    return models, replace(corpus, about=about)
+
+
 # --- the command -------------------------------------------------------------------------------
 
 
@@ -904,6 +935,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="take the models in DIR/regular and DIR/matryoshka instead of training; "
         "`mrl-course twins --save-models` makes such folders",
     )
+    parser.add_argument(
+        "--rotate",
+        action="store_true",
+        help="compare the regular twin with itself after rotate and distil, which needs no labels",
+    )
     for name, default, text in (
         ("--limit", DEFAULT_TEXTS, "at most N texts"),
         ("--dim", DEFAULT_DIM, "D of the twins"),
@@ -928,6 +964,8 @@ def run(args: argparse.Namespace) -> int:
         twins, corpus = miniature_demo(args.limit, **settings)
     else:
         twins, corpus = own_demo(args.corpus, args.limit, **settings)
+    if args.rotate:
+        twins, corpus = rotated_twins(twins, corpus, args.seed, settings["say"])
     path = build_demo(twins, corpus, args.out)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {len(corpus.texts):,} texts)")
     if args.open and not webbrowser.open(path.resolve().as_uri()):

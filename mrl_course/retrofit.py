@@ -14,6 +14,7 @@ https://aclanthology.org/2024.emnlp-main.576/) tunes a small network for the sam
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -179,6 +180,28 @@ class Head:
         return SentenceTransformer(
             modules=[*model.children(), self.as_module()], device=str(model.device)
         )
+
+    def absorb(self, model: SentenceTransformer) -> SentenceTransformer:
+        """A copy of a *static* model whose table has this map built in: no additional module.
+
+        The vector of a text is the mean of its rows of the table, so mapping the rows maps it.
+
+        Raises:
+            TypeError: the model is not one ``StaticEmbedding``.
+            ValueError: its vectors have another size.
+        """
+        kinds = [type(module).__name__ for module in model.children()]
+        if kinds != ["StaticEmbedding"]:
+            raise TypeError(f"only a StaticEmbedding can absorb a head, got {kinds}; use attach")
+        if model[0].embedding_dim != self.full_dim:
+            raise ValueError(
+                f"the head maps {self.full_dim} numbers, the model gives {model[0].embedding_dim}"
+            )
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            table = model[0].embedding.weight
+            table.copy_(table @ torch.from_numpy(self.weight))
+        return model
 
 
 def fit_head(

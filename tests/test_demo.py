@@ -442,6 +442,22 @@ def test_models_from_a_folder_are_taken_as_they_are(twins, tmp_path, capsys):
     assert "save-models" in capsys.readouterr().err
 
 
+def test_the_regular_twin_beside_itself_after_rotate_and_distil(twins, tmp_path, capsys):
+    for name, model in twins:
+        model.save(str(tmp_path / "models" / name), create_model_card=False)
+    (tmp_path / "a.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    arguments = ["--corpus", tmp_path / "a.txt", "--out", tmp_path / "p.html", "--rotate"]
+    assert run(*arguments, "--models", tmp_path / "models") == 0
+    assert "without labels" in capsys.readouterr().out
+    data = data_of(tmp_path / "p.html")
+    assert [model["name"] for model in data["models"]] == ["regular", "rotate and distil"]
+    assert any("At full size the two are equal" in line for line in data["about"])
+    old, new = (demo.rotated_twins(twins, demo.DemoCorpus(SENTENCES))[0]).values()
+    a, b = (model.encode(SENTENCES, normalize_embeddings=True) for model in (old, new))
+    np.testing.assert_allclose(a @ a.T, b @ b.T, atol=1e-4)
+    assert not np.allclose(a[:, :8], b[:, :8], atol=0.01)
+
+
 def test_open_hands_the_page_to_the_browser(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(demo.webbrowser, "open", lambda url: opened.append(url) or True)

@@ -157,6 +157,23 @@ def test_attached_to_a_model_it_is_one_sentence_transformer(tmp_path):
         head.attach(build_static_model(texts, dim=8, vocab_size=100))
 
 
+def test_a_static_model_absorbs_a_head():
+    texts = [f"{a} {b} {c}" for a in "abcd" for b in "efgh" for c in "ijkl"]
+    model = build_static_model(texts, dim=16, vocab_size=100)
+    emb = model.encode(texts)
+    head = fit_head(emb, [4, 16], steps=5, batch_size=32, progress=False)
+    absorbed = head.absorb(model)
+    np.testing.assert_allclose(
+        absorbed.encode(texts, truncate_dim=4, normalize_embeddings=True),
+        head.transform(emb, 4), atol=1e-5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(model.encode(texts), emb)  # the old model is as it was
+    with pytest.raises(TypeError, match="got .*'Dense'.*use attach"):
+        head.absorb(head.attach(model))
+    with pytest.raises(ValueError, match="maps 16 numbers, the model gives 8"):
+        head.absorb(build_static_model(texts, dim=8, vocab_size=100))
+
+
 def test_pairs_and_labels(vectors):
     rng = np.random.default_rng(1)
     documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
