@@ -1,4 +1,4 @@
-"""Checks of sizes and counts: a list of prefix sizes, one size, a number of rows."""
+"""Checks of sizes and counts: a list of prefix sizes, their weights, one size, a number of rows."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ def check_dims(dims: Sequence[int], full_dim: int, *, warn_missing_full: bool = 
             stacklevel=3,
         )
     return checked
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Return the weights of ``count`` prefixes as floats, all 1 if None, or say what is wrong.
+
+    Raises:
+        ValueError: another number of them; one that is below 0, NaN or infinite.
+    """
+    if weights is None:
+        return [1.0] * count
+    weights = [float(w) for w in weights]
+    if len(weights) != count:
+        raise ValueError(f"{count} dims need {count} weights, got {len(weights)}")
+    for w in weights:
+        if not 0 <= w < float("inf"):
+            raise ValueError(f"weights must be finite and >= 0, got {w}")
+    return weights
 
 
 def default_dims(full_dim: int) -> list[int]:

@@ -14,6 +14,9 @@ five prefixes of weight 1 the value is about five times that of one.
 *Distillation* replaces the question "which is your positive?" by "how does the teacher spread its
 attention over the candidates?": each prefix learns the teacher's whole softmax, so no labels are
 needed. The teacher may be the full vector itself.
+
+The paper's own loss, for classification, is in :mod:`mrl_course.classification`; its names can be
+imported from here, too.
 """
 
 from __future__ import annotations
@@ -24,7 +27,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mrl_course.dims import check_dims
+from mrl_course.classification import NestedClassifier, nested_cross_entropy
+from mrl_course.dims import check_dims, check_weights
+
+__all__ = [
+    "NestedClassifier",
+    "info_nce",
+    "matryoshka_info_nce",
+    "nested_cross_entropy",
+    "nested_distillation",
+    "nested_info_nce",
+    "similarity_softmax",
+]
 
 _NEVER = -1e4  # a logit whose softmax is 0, without the NaN that 0 * -inf gives
 _EPS = 1e-12  # F.normalize's own floor, so that zero rows behave alike in every version here
@@ -281,12 +295,4 @@ def _check_nested(
 ) -> tuple[list[int], Tensor]:
     _check_pair(anchors, candidates, scale, more)
     dims = check_dims(dims, anchors.shape[1], warn_missing_full=True)
-    if weights is None:
-        weights = [1.0] * len(dims)
-    weights = [float(w) for w in weights]
-    if len(weights) != len(dims):
-        raise ValueError(f"{len(dims)} dims need {len(dims)} weights, got {len(weights)}")
-    for w in weights:
-        if not 0 <= w < float("inf"):
-            raise ValueError(f"weights must be finite and >= 0, got {w}")
-    return dims, anchors.new_tensor(weights)
+    return dims, anchors.new_tensor(check_weights(weights, len(dims)))

@@ -37,6 +37,7 @@ OKABE_ITO = {
 # One look per model, the same in every figure of the course.
 STYLES = {
     "matryoshka": {"color": OKABE_ITO["blue"], "marker": "o"},
+    "matryoshka-tied": {"color": OKABE_ITO["sky blue"], "marker": "P", "linestyle": "--"},
     "regular": {"color": OKABE_ITO["vermillion"], "marker": "s"},
     "regular+pca": {"color": OKABE_ITO["green"], "marker": "^"},
     "random-dims": {"color": OKABE_ITO["purple"], "marker": "x"},

@@ -15,4 +15,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_08,
     lesson_09,
     lesson_10,
+    lesson_11,
 )

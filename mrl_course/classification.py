@@ -1,0 +1,340 @@
+r"""The loss of the Matryoshka paper: one classifier per prefix, and a cascade that stops early.
+
+Kusupati et al. (2022, https://arxiv.org/abs/2205.13147) train an encoder for classification. Each
+prefix of the embedding :math:`z` gets a linear classifier, and the loss is the weighted **sum** of
+their cross-entropies:
+
+.. math:: L = \sum_k c_k \, \mathrm{CE}(W^{(k)} z_{1:k} + b^{(k)},\, y)
+
+The heads may be *separate*, or *tied* (MRL-E in the paper): one matrix whose first k columns are
+the classifier of the first k numbers.
+
+A *cascade* reads a prefix, and goes on to the next one only if it is not sure. Its cost is counted
+in numbers read. Prefixes are nested, so who stops at k has read k numbers, not the sum of all sizes
+tried on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from mrl_course.dims import check_count, check_dims, check_weights
+
+# ------------------------------------------------------------------------------------ the loss
+
+
+class NestedClassifier(nn.Module):
+    """A linear classifier for each prefix of an embedding, on top of any encoder.
+
+    With separate heads there is a weight (num_classes, k) and a bias (num_classes,) for each k:
+    num_classes * (sum(dims) + len(dims)) parameters. With tied heads there is one weight, whose
+    first k columns serve the prefix k, and **one bias** for all prefixes:
+    num_classes * (max(dims) + 1) parameters. That is all a plain ``nn.Linear`` has, so the heads of
+    the short prefixes are free.
+
+    Args:
+        dim: D, numbers per embedding.
+        num_classes: C, at least 1.
+        dims: prefix sizes in any order, each 1 <= k <= D. Warns if D is missing: then no loss
+            reaches the last numbers.
+        tied: one weight for all prefixes instead of one each.
+        generator: draws the start, by the rule of ``nn.Linear``; torch's own by default.
+
+    Attributes:
+        dims: tuple of the sizes in the order given; the logits come in the same order.
+        heads: an ``nn.Linear`` per size; if tied, a single one of max(dims) columns.
+
+    Raises:
+        TypeError, ValueError: a size that is no integer or out of range, bad ``dims``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        dims: Sequence[int],
+        tied: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Make the heads; see the class."""
+        super().__init__()
+        self.dim = check_count("dim", dim)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.dims = tuple(check_dims(dims, self.dim, warn_missing_full=True))
+        self.tied = bool(tied)
+        sizes = [max(self.dims)] if self.tied else self.dims
+        # skip_init: the numbers that nn.Linear would draw from torch's own generator are not wanted
+        self.heads = nn.ModuleList(
+            nn.utils.skip_init(nn.Linear, k, self.num_classes) for k in sizes
+        )
+        for head in self.heads:
+            bound = head.in_features**-0.5
+            nn.init.uniform_(head.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(head.bias, -bound, bound, generator=generator)
+
+    def forward(self, emb: Tensor) -> Tensor:
+        """The logits of all prefixes: (B, D) embeddings -> (len(dims), B, num_classes).
+
+        Raises:
+            TypeError, ValueError: not a float tensor of that shape.
+        """
+        if not isinstance(emb, Tensor) or not emb.is_floating_point():
+            kind = emb.dtype if isinstance(emb, Tensor) else type(emb).__name__
+            raise TypeError(f"emb must be a tensor of floats, got {kind}")
+        if emb.ndim != 2 or emb.shape[1] != self.dim:
+            raise ValueError(f"emb must have shape (B, {self.dim}), got {tuple(emb.shape)}")
+        if not self.tied:
+            pairs = zip(self.dims, self.heads, strict=True)
+            return torch.stack([head(emb[:, :k]) for k, head in pairs])
+        # The logits of a prefix are those of the prefix before it plus those of its own slice.
+        weight, logits, start, by_size = self.heads[0].weight, self.heads[0].bias, 0, {}
+        for k in sorted(self.dims):
+            logits = logits + emb[:, start:k] @ weight[:, start:k].T
+            by_size[k], start = logits, k
+        return torch.stack([by_size[k] for k in self.dims])
+
+    def head(self, k: int) -> nn.Linear:
+        """A copy of the classifier of one trained size: what you deploy when you have chosen k.
+
+        Raises:
+            ValueError: no head was trained for that size.
+        """
+        if k not in self.dims:
+            raise ValueError(f"no head was trained for k = {k}; sizes: {list(self.dims)}")
+        trained = self.heads[0 if self.tied else self.dims.index(k)]
+        alone = nn.utils.skip_init(
+            nn.Linear, k, self.num_classes, device=trained.weight.device, dtype=trained.weight.dtype
+        )
+        with torch.no_grad():
+            alone.weight.copy_(trained.weight[:, :k])
+            alone.bias.copy_(trained.bias)
+        return alone
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` says about the heads."""
+        return f"dim={self.dim}, num_classes={self.num_classes}, dims={self.dims}, tied={self.tied}"
+
+
+def nested_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Sequence[float] | None = None,
+    *,
+    return_per_dim: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The paper's loss: the weighted sum over prefixes of the mean cross-entropy.
+
+    A sum, not a mean: m prefixes of weight 1 give about m times the loss of one.
+
+    Args:
+        logits: (m, B, C) as from :class:`NestedClassifier`.
+        labels: (B,) integers from 0 to C - 1, on the same device.
+        weights: one number >= 0 per prefix, in the same order; all 1 by default, as in the paper.
+        return_per_dim: also return the unweighted loss of each prefix.
+
+    Returns:
+        The scalar weighted sum; with ``return_per_dim`` the pair (sum, losses), where losses has
+        shape (m,).
+
+    Raises:
+        TypeError, ValueError: wrong shapes or types, a label that is no class, bad ``weights``.
+    """
+    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+        raise TypeError("logits and labels must be torch tensors")
+    if logits.ndim != 3 or logits.numel() == 0:
+        raise ValueError(f"logits must have shape (m, B, C), none of them 0, got {logits.shape}")
+    prefixes, batch, classes = logits.shape
+    if labels.shape != (batch,):
+        raise ValueError(f"labels must have shape ({batch},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    if not labels.is_meta:  # a tensor without numbers has nothing to check
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            bad = low if low < 0 else high
+            raise ValueError(f"labels must lie between 0 and {classes - 1}, got {bad}")
+    weight = logits.new_tensor(check_weights(weights, prefixes))  # on the device of the logits
+    each = F.cross_entropy(logits.flatten(0, 1), labels.long().repeat(prefixes), reduction="none")
+    losses = each.view(prefixes, batch).mean(1)
+    total = (weight * losses).sum()
+    return (total, losses) if return_per_dim else total
+
+
+# --------------------------------------------------------------------------------- the cascade
+
+
+class CascadeScore(NamedTuple):
+    """What a cascade achieves and costs.
+
+    Attributes:
+        accuracy: share of examples that were right where they stopped, 0 to 1.
+        expected_dims: mean of the numbers read, that is of the prefix size of the stop. What an
+            earlier prefix read counts once, since it is the beginning of the next one. Not counted:
+            the encoder, which makes all D numbers in any case, and the work of the heads tried.
+    """
+
+    accuracy: float
+    expected_dims: float
+
+
+def confidence_and_right(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """How sure each prefix is of its class, and whether it is right.
+
+    Args:
+        logits: (m, n, C) as from :class:`NestedClassifier`.
+        labels: (n,) right classes.
+
+    Returns:
+        (m, n) float array of the largest softmax probability, above 0 and up to 1; (m, n) bool
+        array, True where the class of that probability is the label.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if logits.ndim != 3 or labels.shape != logits.shape[1:2]:
+        raise ValueError(
+            f"logits must have shape (m, n, C) and labels (n,), got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    sure, chosen = logits.detach().softmax(2).max(2)
+    return sure.cpu().numpy(), (chosen == labels).cpu().numpy()
+
+
+def tune_thresholds(confidence: ArrayLike, right: ArrayLike, slack: float = 0.0) -> np.ndarray:
+    """For each prefix the smallest confidence at which one may stop, from validation data.
+
+    Prefixes are tuned one after the other, each on the examples that went on until there. Its
+    threshold is as low as possible, so that as many as possible stop, under one condition: of
+    those who stop, at most the share ``slack`` is lost by not going on to the last prefix (right
+    there and wrong here, less those the other way round). So on the data used for tuning the
+    cascade is right at least as often as the last prefix, less ``slack``.
+
+    Args:
+        confidence: (m, n) numbers, one row per prefix, **the smallest prefix first**.
+        right: (m, n) bools, whether each prefix is right.
+        slack: share of those who stop that may be lost, 0 to 1.
+
+    Returns:
+        (m,) thresholds: infinity where nobody may stop, minus infinity for the last prefix, where
+        all stop.
+
+    Raises:
+        ValueError: wrong shapes, NaN, a ``slack`` outside 0 to 1.
+    """
+    confidence, right = _rows("confidence", confidence), _rows("right", right)
+    if confidence.shape != right.shape:
+        raise ValueError(f"confidence has shape {confidence.shape} and right {right.shape}")
+    if not 0 <= slack <= 1:
+        raise ValueError(f"slack must be between 0 and 1, got {slack}")
+    thresholds = np.full(len(right), np.inf)
+    thresholds[-1] = -np.inf
+    waiting = np.ones(right.shape[1], dtype=bool)
+    for j in range(len(right) - 1):
+        rows = np.flatnonzero(waiting)
+        rows = rows[np.argsort(-confidence[j, rows], kind="stable")]
+        lost = np.cumsum(right[-1, rows].astype(int) - right[j, rows])
+        allowed = lost <= slack * np.arange(1, len(rows) + 1) + 1e-9
+        sure = confidence[j, rows]
+        allowed[:-1] &= sure[:-1] > sure[1:]  # who is as sure as the next one stops with it
+        if allowed.any():
+            thresholds[j] = sure[np.flatnonzero(allowed)[-1]]
+        waiting &= confidence[j] < thresholds[j]
+    return thresholds
+
+
+def cascade_stops(confidence: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
+    """Where each example stops: the first prefix whose confidence reaches its threshold.
+
+    Args:
+        confidence: (m, n) numbers, the smallest prefix first.
+        thresholds: (m,) as from :func:`tune_thresholds`; the last one is ignored, since who comes
+            that far stops there.
+
+    Returns:
+        (n,) int64 row numbers, 0 to m - 1.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN.
+    """
+    confidence = _rows("confidence", confidence)
+    thresholds = np.asarray(thresholds, dtype=float)
+    if thresholds.shape != (len(confidence),) or np.isnan(thresholds).any():
+        raise ValueError(
+            f"{len(confidence)} prefixes need {len(confidence)} thresholds without NaN, got "
+            f"{thresholds}"
+        )
+    stop_here = confidence >= thresholds[:, None]
+    stop_here[-1] = True
+    return stop_here.argmax(axis=0)
+
+
+def cascade_score(stops: ArrayLike, right: ArrayLike, dims: Sequence[int]) -> CascadeScore:
+    """Accuracy and expected dims of a cascade.
+
+    Args:
+        stops: (n,) row numbers, as from :func:`cascade_stops`.
+        right: (m, n) bools, whether each prefix is right.
+        dims: the m prefix sizes, ascending.
+
+    Raises:
+        ValueError: shapes that do not fit, a row number that does not exist, sizes that do not
+            ascend.
+    """
+    right, sizes = _right_and_sizes(right, dims)
+    stops = np.asarray(stops)
+    if stops.shape != right.shape[1:] or not np.issubdtype(stops.dtype, np.integer):
+        raise ValueError(f"stops must be {right.shape[1]} row numbers, got shape {stops.shape}")
+    if stops.min() < 0 or stops.max() >= len(right):
+        raise ValueError(f"stops must lie between 0 and {len(right) - 1}")
+    hit = right[stops, np.arange(len(stops))]
+    return CascadeScore(float(hit.mean()), float(sizes[stops].mean()))
+
+
+def oracle_score(right: ArrayLike, dims: Sequence[int]) -> CascadeScore:
+    """The bound: what if somebody told each example the first prefix that gets it right?
+
+    An example that no prefix gets right stops at the smallest; nothing is gained by going on. No
+    cascade over these prefixes is right more often. Beware: with many prefixes that guess, one of
+    them is right by chance, and the oracle takes it.
+
+    Args:
+        right: (m, n) bools, whether each prefix is right.
+        dims: the m prefix sizes, ascending.
+
+    Raises:
+        ValueError: as :func:`cascade_score`.
+    """
+    right, _ = _right_and_sizes(right, dims)
+    return cascade_score(right.argmax(axis=0), right, dims)  # the first True; 0 if there is none
+
+
+def _right_and_sizes(right: ArrayLike, dims: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    right = _rows("right", right)
+    sizes = check_dims(dims, max(dims, default=1))
+    if len(sizes) != len(right) or sizes != sorted(sizes):
+        raise ValueError(
+            f"right needs one row per size, the smallest first; got {len(right)} rows, dims {dims}"
+        )
+    return right, np.array(sizes)
+
+
+def _rows(name: str, values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            f"{name} must have shape (prefixes, examples), none of them 0, got {array.shape}"
+        )
+    if name == "right":
+        if array.dtype != bool:
+            raise ValueError(f"right must hold bools, got {array.dtype}; compare classes with ==")
+    elif np.isnan(array.astype(float)).any():
+        raise ValueError(f"{name} holds NaN")
+    return array
