@@ -105,6 +105,9 @@ class _Index:
     def __len__(self) -> int:
         raise NotImplementedError
 
+    def _count_up_to(self, most: int) -> int:
+        raise NotImplementedError
+
     def _checked_rows(self, emb, ids, next_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of shape (n, dim) and int64 ids, or an error before anything is written."""
         emb = check_matrix("emb", emb)
@@ -130,9 +133,11 @@ class _Index:
         queries, one = check_queries(queries, self.dim)
         queries = to_float32(queries)
         self._check_vectors("queries", queries, 0)
-        check_count("top_k", top_k, most=max(len(self), 1), of="the rows of the index")
-        if not len(self):
+        check_count("top_k", top_k)
+        there = self._count_up_to(top_k)  # counting all of them would take longer than the search
+        if not there:
             raise ValueError("the index is empty; add vectors first")
+        check_count("top_k", top_k, most=there, of="the rows of the index")
         if shortlist is not None:
             check_count("shortlist", shortlist, most=limit, of="what this engine allows")
             if shortlist < top_k:
@@ -231,11 +236,23 @@ class SqliteIndex(_Index):
         """Number of vectors."""
         return self._db.execute(f'select count(*) from "{self.table}"').fetchone()[0]
 
+    def _count_up_to(self, most: int) -> int:
+        limited = f'select 1 from "{self.table}" limit ?'
+        return self._db.execute(f"select count(*) from ({limited})", (most,)).fetchone()[0]
+
     @property
     def nbytes(self) -> int:
         """Bytes of the whole database."""
         pages = self._db.execute("pragma page_count").fetchone()[0]
         return pages * self._db.execute("pragma page_size").fetchone()[0]
+
+    @property
+    def prefix_bytes(self) -> int:
+        """Bytes of the prefixes and what SQLite keeps with them; the first stage reads most."""
+        return self._db.execute(
+            "select coalesce(sum(pgsize), 0) from dbstat where name like ? escape '!'",
+            (self.table.replace("_", "!_") + "!_prefix!_%",),
+        ).fetchone()[0]
 
     def add(self, emb: ArrayLike, ids: ArrayLike | None = None) -> None:
         """Insert vectors in one transaction: all of them, or none.
@@ -291,7 +308,7 @@ class SqliteIndex(_Index):
         statement = self.statement(two_stages=shortlist is not None)
         values = {"top_k": top_k}
         if shortlist is not None:
-            values |= {"k": self.prefix, "shortlist": min(shortlist, len(self))}
+            values |= {"k": self.prefix, "shortlist": shortlist}
         found = [
             self._db.execute(statement, values | {"query": query.tobytes()}).fetchall()
             for query in queries
@@ -393,6 +410,10 @@ class PostgresIndex(_Index):
     def __len__(self) -> int:
         """Number of vectors."""
         return self._one(f'select count(*) from "{self.table}"')
+
+    def _count_up_to(self, most: int) -> int:
+        limited = f'select 1 from "{self.table}" limit %s'
+        return self._one(f"select count(*) from ({limited}) as first_rows", most)
 
     @property
     def nbytes(self) -> int:

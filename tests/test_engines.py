@@ -264,7 +264,7 @@ def test_a_failure_between_the_two_tables_leaves_neither_half(tmp_path):
             "row 0 of queries has only zeros in its first 4",
         ),
         ((np.ones(24), 301, 400), "top_k must be between 1 and 300"),
-        ((np.ones(24), 0, 20), "top_k must be between"),
+        ((np.ones(24), 0, 20), "top_k must be at least 1, got 0"),
         ((np.ones(24), 5, 4), "a shortlist of 4 cannot hold top_k = 5"),
         ((np.ones(24), 5, 5000), "shortlist must be between 1 and"),
         ((np.ones(24), 5, 20.5), "shortlist must be an integer"),
