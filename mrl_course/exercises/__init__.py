@@ -14,4 +14,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_07,
     lesson_08,
     lesson_09,
+    lesson_12,
 )
