@@ -41,7 +41,7 @@ def test_every_dependency_has_a_reason_and_a_lower_bound_only():
     for requirement in DIRECT:
         assert [spec.operator for spec in requirement.specifier] == [">="], requirement
     quoted = table("project") + table("project.optional-dependencies")
-    named = re.findall(r'^  "[a-z][\w-]*>=.*$', quoted, re.M)
+    named = re.findall(r'^  "[a-z][\w[\]-]*>=.*$', quoted, re.M)
     assert len(named) == len(DIRECT), "a dependency without a reason beside it"
 
 
@@ -65,7 +65,9 @@ def test_lock_covers_every_supported_python():
             if p.marker is None or p.marker.evaluate(environment)
         ]
         assert len(names) == len(set(names))
-        assert {canonicalize_name(r.name) for r in DIRECT} <= set(names)
+        wanted = [r for r in DIRECT if r.marker is None or r.marker.evaluate(environment)]
+        assert len(wanted) >= len(DIRECT) - 1, "only pgserver lacks wheels for some Pythons"
+        assert {canonicalize_name(r.name) for r in wanted} <= set(names)
 
 
 def test_torch_is_pinned_without_its_cuda_libraries():

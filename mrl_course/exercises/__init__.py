@@ -16,4 +16,5 @@ from mrl_course.exercises import (  # noqa: F401  importing registers them
     lesson_09,
     lesson_10,
     lesson_11,
+    lesson_12,
 )
