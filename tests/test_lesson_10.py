@@ -1,7 +1,6 @@
 """What lesson 10 builds by hand is what the package does, and its records are complete."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +8,6 @@ from lesson_source import functions_of
 
 from mrl_course.evaluation import pca_rotation
 from mrl_course.losses import nested_distillation, similarity_softmax
-from mrl_course.results import load_results
 from mrl_course.retrofit import cayley
 
 LESSON = functions_of("10_retrofit_a_pretrained_model") | {"NEVER": -1e4}
