@@ -46,15 +46,12 @@ RECIPES = {
     "start: random": {"start": "random"},
     "teacher scale 20": {"teacher_scale": 20.0},
     "100 steps": {"steps": 100},
-    "600 steps": {"steps": 600},
-    "batches of 256": {"batch_size": 256},
     "batches of neighbours": {"batches": "neighbours"},
     "small k weigh more": {"weights": [4, 3, 2, 1, 1, 1, 1]},
 }
-# With pairs or triplets.
+# With triplets of AllNLI.
 LABELLED = {
     "rotate and distil, triplets": {},
-    "rotation, half labels": {"label_share": 0.5},
     "rotation, labels": {"label_share": 1.0},
     "head, half labels": {"label_share": 0.5, "rotation": False},
     "head, labels": {"label_share": 1.0, "rotation": False},
@@ -125,16 +122,15 @@ class Vectors:
         abstracts = [f"{row['title']} {row['text']}" for row in texts["corpus"]]
         self.abstracts = self.encode("abstracts", abstracts)
 
-    def fitted_on(self, name: str, labelled: bool):
-        """What fit_head takes: one array, or a tuple whose rows belong together."""
+    def fitted_on(self, name: str, labelled: bool = False):
+        """What fit_head takes: one array, or (anchors, positives, negatives)."""
         if name == "nli":
             unlabelled = self.sentences[np.random.default_rng(5).permutation(len(self.sentences))]
             return (
                 tuple(self.sentences[c] for c in self.triplets) if labelled else unlabelled[:20_000]
             )
         if name == "docstrings":
-            pair = (self.summaries[1_000:], self.descriptions[1_000:])
-            return pair if labelled else np.concatenate(pair)
+            return np.concatenate([self.summaries[1_000:], self.descriptions[1_000:]])
         return self.abstracts
 
     def judge(self, change: np.ndarray, random: int | None = None) -> list[list]:
@@ -215,10 +211,10 @@ def main() -> None:
     for seed in seeds:
         rows += [["-", "random numbers", seed, *row] for row in vectors.judge(same, random=seed)]
     for name in args.sets.split(","):
-        rotation = pca_rotation(vectors.fitted_on(name, False))
+        rotation = pca_rotation(vectors.fitted_on(name))
         rows += [[name, "pca", 0, *row] for row in vectors.judge(rotation)]
         methods = [(method, False) for method in RECIPES]
-        methods += [(method, True) for method in LABELLED if name != "cranfield"]
+        methods += [(method, True) for method in LABELLED if name == "nli"]
         for method, labelled in methods:
             for seed in seeds:
                 rows += run(vectors, name, method, seed, labelled)

@@ -34,7 +34,6 @@ from tqdm import tqdm
 
 from mrl_course.dims import check_count, check_dims, default_dims
 from mrl_course.evaluation import pca_rotation
-from mrl_course.groups import nearest_rows
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
 from mrl_course.ranking import check_finite, check_matrix, unit_rows
 from mrl_course.search import exact_search
@@ -56,13 +55,13 @@ class Head:
     Attributes:
         weight: (D, D) float32; new vectors are ``old @ weight``.
         dims: the prefix sizes it was fitted for.
-        report: what held-out vectors say: columns ``k, method, nearest, overlap``; methods
-            ``raw``, ``pca``, ``head``. ``nearest`` is the share of rows whose nearest neighbour by
-            the original full vectors is among the ten nearest by the prefix, ``overlap`` the
-            share of the ten nearest that stay the same. With pairs there is a column ``recall``
-            too: the share of queries whose own document is among the ten nearest. Empty if loaded
-            from a file.
-        history: the held-out divergence of each prefix, by step (empty if loaded).
+        report: held-out rows search the fitted ones: columns ``k, method, nearest, overlap``;
+            methods ``raw``, ``pca``, ``head``. ``nearest`` is the share of rows whose nearest
+            neighbour by the original full vectors is among the ten nearest by the prefix,
+            ``overlap`` the share of the ten nearest that stay the same. With pairs there is a
+            column ``recall`` too: the share of queries whose own document is among the ten
+            nearest. Empty if loaded from a file.
+        history: the held-out divergence of each trained prefix, by step (empty if loaded).
         seconds: wall-clock time of the fit.
     """
 
@@ -81,7 +80,7 @@ class Head:
         """The report as a table."""
         if self.report.empty:
             return f"Head({self.full_dim} -> {self.full_dim}, fitted for {self.dims})"
-        text = "on vectors that were not used to fit"
+        text = "vectors that were not used to fit search those that were"
         for column, title in _MEASURES.items():
             if column in self.report:
                 table = self.report.pivot_table(index="k", columns="method", values=column)
@@ -244,8 +243,8 @@ def fit_head(
         label_share: with pairs, the share of the loss that is InfoNCE, which takes "row i belongs
             to row i" as a label. 0, no labels, is distillation alone; 1 with ``rotation=False``
             is the usual Matryoshka loss on a linear head.
-        held_out: share (below 1) or number of rows that are not fitted on: they stop the fit and
-            make the report.
+        held_out: share (below 1) or number of rows that are not fitted on. They search the fitted
+            rows: this stops the fit and makes the report.
         patience: stop after so many looks (one every 25 steps) without improvement; the best map
             is kept.
         seed: of the split and the batches.
@@ -263,26 +262,28 @@ def fit_head(
     _check_settings(steps, batch_size, patience, lr, scale, teacher_scale)
     _check_labels(label_share, len(parts))
     fitted, judged = _split(n, held_out, seed, max(50_000, steps * batch_size))
-    parts = [[torch.from_numpy(unit_rows(x[rows])) for x in parts] for rows in (fitted, judged)]
-    start = torch.from_numpy(pca_rotation(torch.cat(parts[0]).numpy()))
+    train, judge = (
+        [torch.from_numpy(unit_rows(x[rows])) for x in parts] for rows in (fitted, judged)
+    )
+    start = torch.from_numpy(pca_rotation(torch.cat(train).numpy()))
     loss_of = _Loss(*_trained(dims, weights, full_dim, rotation), scale, teacher_scale, label_share)
     change = (_Rotation if rotation else _Linear)(full_dim)
     began = time.perf_counter()
     history = _fit(
-        change, loss_of, [[x @ start for x in some] for some in parts],
+        change, loss_of, [x @ start for x in train],
+        [x @ start for x in _search(judge, train, 500, 4_000)],
         steps, batch_size, lr, patience, seed, progress,
     )  # fmt: skip
     head = Head(change.after(start).numpy(), list(dims), history=history)
     head.seconds = time.perf_counter() - began
-    head.report = _report(parts[1], start.numpy(), head)
+    head.report = _report(_search(judge, train, 2_000, 20_000), len(parts), start.numpy(), head)
     return head
 
 
 def _fit(
-    change, loss_of, parts, steps, batch_size, lr, patience, seed, progress
+    change, loss_of, train, judge, steps, batch_size, lr, patience, seed, progress
 ) -> pd.DataFrame:  # fmt: skip
     """Fit ``change`` in place, leave it at its best, and return the held-out divergences."""
-    train, judge = parts
     optimiser = torch.optim.Adam([change.free], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     batches = _batches(len(train[0]), batch_size, torch.Generator().manual_seed(seed))
@@ -472,26 +473,30 @@ def _check_labels(label_share: float, arrays: int) -> None:
         raise ValueError("labels come from pairs: give (queries, documents), or label_share=0")
 
 
-def _report(judge: list[torch.Tensor], rotation: np.ndarray, head: Head) -> pd.DataFrame:
-    """Held-out vectors by raw prefix, PCA and the head: neighbour overlap, recall of pairs."""
-    queries, corpus = judge[0].numpy(), torch.cat(judge[1:] or judge).numpy()
-    alone = len(judge) == 1
-    top_k = min(10, len(corpus) - 1)
+def _search(judge, train, queries: int, corpus: int) -> list[torch.Tensor]:
+    """What heads are judged on: held-out rows search the fitted ones, as queries search a corpus.
 
-    def neighbours(change: np.ndarray, k: int) -> np.ndarray:
-        new = [x @ change[:, :k] for x in (queries, corpus)]
-        return nearest_rows(new[0], top_k) if alone else exact_search(*new, top_k).indices
+    With pairs, the own document of query i is row i of the corpus.
+    """
+    own = [x[:queries] for x in judge[1:]]
+    return [judge[0][:queries], torch.cat([*own, *[x[:corpus] for x in train[1:] or train]])]
 
+
+def _report(judge: list[torch.Tensor], arrays: int, start: np.ndarray, head: Head) -> pd.DataFrame:
+    """Held-out rows by raw prefix, PCA and the head: what they find, and recall of pairs."""
+    queries, corpus = (x.numpy() for x in judge)
+    top_k = min(10, len(corpus))
     raw = np.eye(head.full_dim, dtype=np.float32)
-    wanted = neighbours(raw, head.full_dim)
+    wanted = exact_search(queries, corpus, top_k).indices
     rows = []
-    for method, change in (("raw", raw), ("pca", rotation), ("head", head.weight)):
+    for method, change in (("raw", raw), ("pca", start), ("head", head.weight)):
         for k in sorted(head.dims):
-            found = neighbours(change, k)
+            cut = change[:, :k]
+            found = exact_search(queries @ cut, corpus @ cut, top_k).indices
             nearest = (found == wanted[:, :1]).any(axis=1).mean()
             same = (found[:, :, None] == wanted[:, None, :]).any(axis=2).mean()
             row = {"k": k, "method": method, "nearest": float(nearest), "overlap": float(same)}
-            if not alone:
+            if arrays > 1:
                 own = found == np.arange(len(queries))[:, None]
                 row["recall"] = float(own.any(axis=1).mean())
             rows.append(row)

@@ -42,13 +42,13 @@ def test_short_prefixes_find_more_neighbours_than_raw_and_pca(head):
 
 def test_the_report_is_what_counting_gives(head, vectors):
     order = np.random.default_rng(0).permutation(1_600)
-    judged = vectors[np.sort(order[:160])]
+    judged, fitted = vectors[np.sort(order[:160])], vectors[np.sort(order[160:])]
 
-    def ten(emb):
-        unit = emb / np.linalg.norm(emb, axis=1, keepdims=True)
-        return np.argsort(-(unit @ unit.T) + 9 * np.eye(len(unit)), axis=1)[:, :10]
+    def ten(change):
+        unit = [x @ change / np.linalg.norm(x @ change, axis=1)[:, None] for x in (judged, fitted)]
+        return np.argsort(-(unit[0] @ unit[1].T), axis=1)[:, :10]
 
-    full, cut = ten(judged), ten((judged @ head.weight)[:, :4])
+    full, cut = ten(np.eye(48)), ten(head.weight[:, :4])
     row = head.report.query("k == 4 and method == 'head'")
     nearest = [full[i, 0] in cut[i] for i in range(160)]
     same = [len(set(full[i]) & set(cut[i])) / 10 for i in range(160)]
