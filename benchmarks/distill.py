@@ -27,7 +27,7 @@ def main() -> None:
     """Train with and without it, and record the scores."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--weights", default="0,1,3")
+    parser.add_argument("--weights", default="0,1")
     parser.add_argument("--out", type=Path, default=results_folder() / "distill_allnli.json")
     args = parser.parse_args()
     triplets, tasks, dims = load_allnli("train"), Tasks(), list(DEFAULT_DIMS)

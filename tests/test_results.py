@@ -107,3 +107,35 @@ def test_the_recorded_search_reaches_its_goals_and_the_readme_quotes_it():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     for ms in (exact, one["two-stage"], one["FAISS binary + rerank"], one["HNSW full"]):
         assert f"{ms:.1f} ms" in readme
+
+
+def test_the_recorded_heads_are_complete_and_the_readme_quotes_them():
+    run = load_results("retrofit")
+    means = run.groupby(["fitted_on", "method", "task", "k"]).score.mean()
+    seeds = run[~run.method.isin(["pca", "raw prefix"])].groupby(["fitted_on", "method"]).seed
+    assert (seeds.unique().map(sorted).map(tuple) == (0, 1, 2)).all()
+    assert set(run.task) == {"sts", "premises", "docstrings", "cranfield"}
+    assert len(run) == len(run.drop_duplicates(["fitted_on", "method", "seed", "task", "k"]))
+    assert run.groupby(["fitted_on", "method", "seed"]).size().eq(4 * run.k.nunique()).all()
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for method, label in (
+        ("pca", "PCA"), ("rotate and distil", "**rotate and distil**")
+    ):  # fmt: skip
+        scores = [means["nli", method, "premises", k] for k in (8, 16, 32, 64, 384)]
+        assert f"| {label} | " + " | ".join(f"{s:.2f}" for s in scores) + " |" in readme
+    scores = [means["-", "raw prefix", "premises", k] for k in (8, 16, 32, 64, 384)]
+    assert "| raw prefix | " + " | ".join(f"{s:.2f}" for s in scores) + " |" in readme
+    a, b = (means["docstrings", m, "docstrings", 16] for m in ("rotate and distil", "pca"))
+    assert f"16 numbers find {a:.2f} after it and {b:.2f} after" in readme
+
+
+def test_the_recorded_fine_tuning_and_distillation_are_complete():
+    tuned = load_results("finetune_allnli")
+    assert set(tuned.method) == {"regular", "matryoshka", "regular, rotated"}
+    assert tuned.groupby("method").seed.unique().map(set).eq({0, 1, 2}).all()
+    assert len(tuned) == 3 * 3 * 2 * tuned.k.nunique() and tuned.score.between(0, 1).all()
+    full = tuned[tuned.k == tuned.k.max()].pivot_table("score", ["seed", "task"], "method")
+    assert (full["regular"] - full["regular, rotated"]).abs().max() < 0.001
+    distilled = load_results("distill_allnli")
+    assert set(distilled.distill) == {0.0, 1.0} and set(distilled.seed) == {0, 1, 2, 3, 4}
+    assert len(distilled) == 2 * 5 * 2 * distilled.k.nunique()
