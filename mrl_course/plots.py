@@ -47,7 +47,9 @@ STYLES = {
     "random numbers": {"color": OKABE_ITO["purple"], "marker": "x"},
     "pca": {"color": OKABE_ITO["green"], "marker": "^"},
     "rotate and distil": {"color": OKABE_ITO["blue"], "marker": "o"},
-    "head, labels": {"color": OKABE_ITO["orange"], "marker": "v"},
+    "frozen": {"color": OKABE_ITO["purple"], "marker": "x"},
+    "frozen, rotated": {"color": OKABE_ITO["black"], "marker": "D"},
+    "regular, rotated": {"color": OKABE_ITO["green"], "marker": "^"},
 }
 _OTHERS = [
     {"color": OKABE_ITO["orange"], "marker": "v"},

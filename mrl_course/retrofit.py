@@ -222,8 +222,8 @@ def fit_head(
 ) -> Head:
     """Rotate and distil: fit a rotation after which the prefixes of these vectors are good.
 
-    The defaults won the comparison in ``data/results/retrofit.json``. Fit it on vectors like those
-    you will search: what it learns on one kind of text helps less on another.
+    Fit it on vectors like those you will search: on another kind of text it helps no more than PCA.
+    How the defaults compare with other settings is recorded in ``data/results/retrofit.json``.
 
     Args:
         embeddings: (n, D) vectors of one model, n >= 40; no labels and no texts are needed. Or a

@@ -10,10 +10,7 @@ from mrl_course.evaluation import pca_rotation
 from mrl_course.losses import nested_distillation, similarity_softmax
 from mrl_course.retrofit import cayley
 
-LESSON = functions_of("10_retrofit_a_pretrained_model") | {"NEVER": -1e4}
-for function in LESSON.values():
-    if hasattr(function, "__globals__"):
-        function.__globals__["NEVER"] = -1e4  # a value of the lesson, not a function
+LESSON = functions_of("10_retrofit_a_pretrained_model")
 quick = settings(deadline=None, max_examples=30)
 seeds = st.integers(0, 10**6)
 
