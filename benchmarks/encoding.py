@@ -81,6 +81,7 @@ def main() -> None:
             "encoding sentences of the grammar in one process and in a pool",
             shlex.join(["python", "benchmarks/encoding.py", *options]),
         ),
+        "source": "the grammar of the miniature",
         "threads": f"{torch.get_num_threads()} in one process; the pool shares the cores evenly",
         "columns": COLUMNS,
         "rows": rows,

@@ -153,6 +153,7 @@ def main() -> None:
             shlex.join(["python", "benchmarks/engines.py", "--rows", str(args.rows)]),
             PACKAGES,
         ),
+        "source": "the grammar of the miniature",
         "server": f"{version}, default settings (shared_buffers 128 MB)",
         "corpus": args.rows,
         "target_recall": TARGET,
