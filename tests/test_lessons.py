@@ -148,7 +148,9 @@ def test_ctrl_c_stops_the_kernel_and_writes_nothing(checkout):
     hang = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
     save(checkout / "notebooks" / "00_good.ipynb", hang)
     code = (
-        "import argparse; from pathlib import Path; from mrl_course import lessons\n"
+        "import argparse, signal; from pathlib import Path; from mrl_course import lessons\n"
+        # a job started in the background inherits that Ctrl-C is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"lessons.PACKAGE = Path({str(checkout / 'mrl_course')!r})\n"
         "parser = argparse.ArgumentParser(); lessons.add_parser(parser.add_subparsers())\n"
         "args = parser.parse_args(['run', '--inplace']); raise SystemExit(args.func(args))"
