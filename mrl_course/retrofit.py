@@ -229,7 +229,8 @@ def fit_head(
         embeddings: (n, D) vectors of one model, n >= 40; no labels and no texts are needed. Or a
             tuple of such arrays, (queries, documents), where row i of one belongs to row i of the
             other: then queries are compared with documents. A third array holds a hard negative
-            for each query. At most 50,000 rows, or ``steps * batch_size``, are used.
+            for each query. Of more than 153,600 rows (``steps * batch_size``, but at least
+            50,000) a random part is used.
         dims: prefix sizes to be good at, in any order; by default those of ``DEFAULT_DIMS`` below
             D, and D.
         rotation: True keeps all cosines of the full vectors as they are. False allows any linear
