@@ -13,14 +13,13 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import Tasks, write_record
+from common import Tasks, static_triplets, write_record
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mrl_course.data import load_allnli
 from mrl_course.dims import default_dims
-from mrl_course.models import build_static_model, train_tokenizer
+from mrl_course.models import build_static_model
 from mrl_course.results import results_folder
-from mrl_course.training import read_triplets, tokenise_triplets, train
+from mrl_course.training import train
 
 COLUMNS = ["model", "clipped_steps", "max_grad_norm", "seed", "task", "k", "score"]
 
@@ -50,10 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=results_folder() / "clipping_allnli.json")
     args = parser.parse_args()
     dims = default_dims(args.dim)
-    triplets, tasks = load_allnli("train"), Tasks()
-    texts = list(dict.fromkeys(text for column in read_triplets(triplets) for text in column))
-    tokenizer = train_tokenizer(texts)
-    data = tokenise_triplets(build_static_model([], args.dim, tokenizer=tokenizer), triplets)
+    (tokenizer, data), tasks = static_triplets(args.dim), Tasks()
     rows = []
     for seed in map(int, args.seeds.split(",")):
         for name, sizes in (("regular", [args.dim]), ("matryoshka", dims)):
@@ -64,7 +60,7 @@ def main() -> None:
                 rows += [[*head, *row] for row in tasks.scores(tasks.encode(model), dims)]
                 print(*rows[-len(dims)], flush=True)
     what = (
-        f"twins of {args.dim} numbers on {len(triplets):,} AllNLI-style triplets, our loop with "
+        f"twins of {args.dim} numbers on {len(data.rows):,} AllNLI-style triplets, our loop with "
         "and without gradient clipping"
     )
     command = f"benchmarks/clipping.py --seeds {args.seeds} --dim {args.dim}"

@@ -12,13 +12,12 @@ import argparse
 import time
 from pathlib import Path
 
-from common import Tasks, write_record
+from common import Tasks, static_triplets, write_record
 
-from mrl_course.data import load_allnli
 from mrl_course.dims import DEFAULT_DIMS
-from mrl_course.models import build_static_model, train_tokenizer
+from mrl_course.models import build_static_model
 from mrl_course.results import results_folder
-from mrl_course.training import read_triplets, tokenise_triplets, train
+from mrl_course.training import train
 
 COLUMNS = ["distill", "seed", "task", "k", "score", "seconds"]
 
@@ -30,10 +29,7 @@ def main() -> None:
     parser.add_argument("--weights", default="0,1")
     parser.add_argument("--out", type=Path, default=results_folder() / "distill_allnli.json")
     args = parser.parse_args()
-    triplets, tasks, dims = load_allnli("train"), Tasks(), list(DEFAULT_DIMS)
-    texts = list(dict.fromkeys(text for column in read_triplets(triplets) for text in column))
-    tokenizer = train_tokenizer(texts)
-    data = tokenise_triplets(build_static_model([], 768, tokenizer=tokenizer), triplets)
+    (tokenizer, data), tasks, dims = static_triplets(768), Tasks(), list(DEFAULT_DIMS)
     rows = []
     for seed in map(int, args.seeds.split(",")):
         for weight in map(float, args.weights.split(",")):
@@ -45,7 +41,7 @@ def main() -> None:
             rows += [[weight, seed, *row, seconds] for row in scores]
             print(*rows[-len(dims) :], flush=True)
     what = (
-        f"Matryoshka models (D = 768) on {len(triplets):,} AllNLI-style triplets, with so much "
+        f"Matryoshka models (D = 768) on {len(data.rows):,} AllNLI-style triplets, with so much "
         "self-distillation; seconds are those of one processor core"
     )
     command = f"benchmarks/distill.py --seeds {args.seeds} --weights {args.weights}"

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import GRAMMAR, write_record
 
 from mrl_course.miniature import premises
 from mrl_course.models import build_static_model, load_pretrained
-from mrl_course.results import circumstances, record_text, results_folder
+from mrl_course.results import results_folder
 
 COLUMNS = ["model", "texts", "processes", "what", "seconds", "low", "high", "texts_per_second"]
 RUNS = 3
@@ -76,20 +77,15 @@ def main() -> None:
     measure("all-MiniLM-L6-v2, 384 numbers", transformer, some, args.processes, rows)
     options = ["--processes", str(args.processes), "--static-texts", str(args.static_texts),
                "--transformer-texts", str(args.transformer_texts)]  # fmt: skip
-    record = {
-        **circumstances(
-            "encoding sentences of the grammar in one process and in a pool",
-            shlex.join(["python", "benchmarks/encoding.py", *options]),
-        ),
-        "source": "the grammar of the miniature",
-        "threads": f"{torch.get_num_threads()} in one process; the pool shares the cores evenly",
-        "columns": COLUMNS,
-        "rows": rows,
-    }
-    partial = args.out.with_suffix(".partial")
-    partial.write_text(record_text(record), encoding="utf-8")
-    os.replace(partial, args.out)
-    print("wrote", args.out)
+    write_record(
+        args.out,
+        "encoding sentences of the grammar in one process and in a pool",
+        shlex.join(["benchmarks/encoding.py", *options]),
+        COLUMNS,
+        rows,
+        source=GRAMMAR,
+        threads=f"{torch.get_num_threads()} in one process; the pool shares the cores evenly",
+    )
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from common import GRAMMAR, write_record
 from search import DIM, TARGET, TOP_K, embed  # benchmarks/search.py, beside this file
 
 from mrl_course.costs import vector_bytes
 from mrl_course.engines import PostgresIndex, SqliteIndex, TemporaryPostgres
-from mrl_course.results import circumstances, record_text, results_folder
+from mrl_course.results import results_folder
 from mrl_course.search import exact_search
 
 PREFIX = 64
@@ -146,25 +147,20 @@ def main() -> None:
         bench.sqlite(Path(folder) / "vectors.db")
     with TemporaryPostgres() as server:
         version = bench.postgres(server.uri)
-    record = {
-        **circumstances(
-            f"two-stage search in engines, {args.rows:,} sentences of the grammar, {DIM} numbers, "
-            f"recall@{TOP_K} against exact",
-            shlex.join(["python", "benchmarks/engines.py", "--rows", str(args.rows)]),
-            PACKAGES,
-        ),
-        "source": "the grammar of the miniature",
-        "server": f"{version}, default settings (shared_buffers 128 MB)",
-        "corpus": args.rows,
-        "target_recall": TARGET,
-        "seconds": bench.seconds,
-        "columns": COLUMNS,
-        "rows": bench.rows,
-    }
-    partial = args.out.with_suffix(".partial")
-    partial.write_text(record_text(record), encoding="utf-8")
-    os.replace(partial, args.out)
-    print("wrote", args.out)
+    write_record(
+        args.out,
+        f"two-stage search in engines, {args.rows:,} sentences of the grammar, {DIM} numbers, "
+        f"recall@{TOP_K} against exact",
+        shlex.join(["benchmarks/engines.py", "--rows", str(args.rows)]),
+        COLUMNS,
+        bench.rows,
+        source=GRAMMAR,
+        packages=PACKAGES,
+        server=f"{version}, default settings (shared_buffers 128 MB)",
+        corpus=args.rows,
+        target_recall=TARGET,
+        seconds=bench.seconds,
+    )
 
 
 if __name__ == "__main__":

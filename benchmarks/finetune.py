@@ -11,14 +11,13 @@ its model; started again, the script goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import Tasks, write_record
+from common import Tasks, cached, write_record
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -92,40 +91,26 @@ def fine_tune(triplets, dims: list[int], seed: int, out: Path):
 
 
 def run(method: str, seed: int, triplets, tasks: Tasks) -> list[list]:
-    """The rows of one run, from the cache if it was made before."""
-    file = CACHE / f"{method}-{seed}.json"
-    if not file.exists():
-        dims = {"regular": [384], "matryoshka": DIMS}[method]
-        start = time.process_time()
-        model = fine_tune(triplets, dims, seed, CACHE / "trainer")
-        minutes = round((time.process_time() - start) / 60, 1)
-        model.save(str(CACHE / f"{method}-{seed}"))
-        scores = tasks.scores(tasks.encode(model, batch_size=64), DIMS)
-        rows = [[method, seed, *row, minutes] for row in scores]
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(rows), encoding="utf-8")
-        os.replace(part, file)
-    return json.loads(file.read_text(encoding="utf-8"))
+    """Train one model, keep it, and return its rows."""
+    dims = {"regular": [384], "matryoshka": DIMS}[method]
+    start = time.process_time()
+    model = fine_tune(triplets, dims, seed, CACHE / "trainer")
+    minutes = round((time.process_time() - start) / 60, 1)
+    model.save(str(CACHE / f"{method}-{seed}"))
+    scores = tasks.scores(tasks.encode(model, batch_size=64), DIMS)
+    return [[method, seed, *row, minutes] for row in scores]
 
 
 def rotate(seed: int, triplets, tasks: Tasks) -> list[list]:
     """The rows of the regular run after rotate and distil on 8,000 of its own sentences."""
-    file = CACHE / f"rotated-{seed}.json"
-    if not file.exists():
-        start = time.process_time()
-        model = SentenceTransformer(str(CACHE / f"regular-{seed}"), device="cpu")
-        texts = list(
-            dict.fromkeys(text for name in triplets.column_names for text in triplets[name])
-        )
-        texts = np.random.default_rng(seed).permutation(texts)[:8_000]
-        head = fit_head(model.encode(list(map(str, texts)), batch_size=64), DIMS, seed=seed)
-        minutes = round((time.process_time() - start) / 60, 1)
-        emb = [head.transform(x) for x in tasks.encode(model, batch_size=64)]
-        rows = [["regular, rotated", seed, *row, minutes] for row in tasks.scores(emb, DIMS)]
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(rows), encoding="utf-8")
-        os.replace(part, file)
-    return json.loads(file.read_text(encoding="utf-8"))
+    start = time.process_time()
+    model = SentenceTransformer(str(CACHE / f"regular-{seed}"), device="cpu")
+    texts = list(dict.fromkeys(text for name in triplets.column_names for text in triplets[name]))
+    texts = np.random.default_rng(seed).permutation(texts)[:8_000]
+    head = fit_head(model.encode(list(map(str, texts)), batch_size=64), DIMS, seed=seed)
+    minutes = round((time.process_time() - start) / 60, 1)
+    emb = [head.transform(x) for x in tasks.encode(model, batch_size=64)]
+    return [["regular, rotated", seed, *row, minutes] for row in tasks.scores(emb, DIMS)]
 
 
 def main() -> None:
@@ -143,9 +128,10 @@ def main() -> None:
     rows, tasks = [], Tasks()
     for seed in map(int, args.seeds.split(",")):
         for method in ("regular", "matryoshka"):
-            rows += run(method, seed, triplets, tasks)
+            file = CACHE / f"{method}-{seed}.json"
+            rows += cached(file, partial(run, method, seed, triplets, tasks))
             print(*rows[-2 * len(DIMS) :], sep="\n", flush=True)
-        rows += rotate(seed, triplets, tasks)
+        rows += cached(CACHE / f"rotated-{seed}.json", partial(rotate, seed, triplets, tasks))
     what = (
         f"all-MiniLM-L6-v2 fine-tuned on {len(triplets):,} AllNLI-style triplets, regular and "
         "Matryoshka, and the regular one after rotate and distil; minutes are those of one core, "

@@ -16,12 +16,13 @@ import hashlib
 import json
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-from common import Tasks, write_record
+from common import Tasks, cached, write_record
 
 from mrl_course import retrofit
 from mrl_course.data import load_allnli, load_docstrings
@@ -154,10 +155,10 @@ class Vectors:
         return rows
 
 
-def neighbour_batches(emb: np.ndarray, held_out: np.ndarray):
+def neighbour_batches(emb: np.ndarray, seed: int):
     """A replacement of ``retrofit._batches``: rows with three of their near neighbours each."""
-    kept = np.delete(np.arange(len(emb)), held_out)
-    near = torch.from_numpy(nearest_rows(emb[kept], 32))
+    fitted, _ = retrofit._split(len(emb), 0.1, seed, len(emb))
+    near = torch.from_numpy(nearest_rows(emb[fitted], 32))
 
     def batches(n, batch_size, generator):
         while True:
@@ -177,23 +178,16 @@ def fit(emb, seed: int, start: str = "pca", batches: str = "random", dims=None, 
         square = np.eye(full_dim) if start == "identity" else rng.normal(size=(full_dim, full_dim))
         patches["pca_rotation"] = lambda _: np.linalg.qr(square)[0].astype(np.float32)
     if batches == "neighbours":
-        held_out = np.random.default_rng(seed).permutation(len(emb))[: round(len(emb) * 0.1)]
-        patches["_batches"] = neighbour_batches(emb, held_out)
+        patches["_batches"] = neighbour_batches(emb, seed)
     with mock.patch.multiple(retrofit, **patches) if patches else nullcontext():
         return fit_head(emb, dims or DIMS, seed=seed, progress=False, **options)
 
 
 def run(vectors: Vectors, name: str, method: str, seed: int, labelled: bool) -> list[list]:
-    """The rows of one fit, from the cache if it was made before."""
-    file = CACHE / f"{name}-{method}-{seed}.json".replace(" ", "_").replace(":", "")
-    if not file.exists():
-        options = (LABELLED if labelled else RECIPES)[method]
-        head = fit(vectors.fitted_on(name, labelled), seed, **options)
-        rows = [[name, method, seed, *row] for row in vectors.judge(head.weight)]
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(rows), encoding="utf-8")
-        os.replace(part, file)
-    return json.loads(file.read_text(encoding="utf-8"))
+    """The rows of one fit."""
+    options = (LABELLED if labelled else RECIPES)[method]
+    head = fit(vectors.fitted_on(name, labelled), seed, **options)
+    return [[name, method, seed, *row] for row in vectors.judge(head.weight)]
 
 
 def main() -> None:
@@ -217,7 +211,8 @@ def main() -> None:
         methods += [(method, True) for method in LABELLED if name == "nli"]
         for method, labelled in methods:
             for seed in seeds:
-                rows += run(vectors, name, method, seed, labelled)
+                file = CACHE / f"{name}-{method}-{seed}.json".replace(" ", "_").replace(":", "")
+                rows += cached(file, partial(run, vectors, name, method, seed, labelled))
             print(name, method, *[row[-1] for row in rows[-4 * len(DIMS) :]], flush=True)
     what = (
         "heads on frozen vectors of all-MiniLM-L6-v2; Spearman for sts, recall@10 for the others; "

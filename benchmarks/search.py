@@ -25,11 +25,12 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+from common import GRAMMAR, write_record
 
 from mrl_course.costs import vector_bytes
 from mrl_course.data import load_allnli, load_retrieval
 from mrl_course.miniature import premises
-from mrl_course.results import circumstances, record_text, results_folder
+from mrl_course.results import results_folder
 from mrl_course.search import (
     PrefixIndex,
     exact_search,
@@ -300,22 +301,17 @@ def main() -> None:
             subprocess.run(command + ["--no-graphs"] * args.no_graphs, check=True)
             made[n] = json.loads(part.read_text())
     options = ["--corpora", args.corpora] + ["--no-graphs"] * args.no_graphs
-    record = {
-        **circumstances(
-            f"search among sentences of the grammar, {DIM} numbers, recall@{TOP_K} against exact",
-            shlex.join(["python", "benchmarks/search.py", *options]),
-            PACKAGES,
-        ),
-        "source": "the grammar of the miniature",
-        "target_recall": TARGET,
+    write_record(
+        args.out,
+        f"search among sentences of the grammar, {DIM} numbers, recall@{TOP_K} against exact",
+        shlex.join(["benchmarks/search.py", *options]),
+        COLUMNS,
+        [row for n in sizes for row in made[n]["rows"]],
+        source=GRAMMAR,
+        packages=PACKAGES,
+        target_recall=TARGET,
         **{key: {str(n): made[n][key] for n in sizes} for key in made[sizes[0]] if key != "rows"},
-        "columns": COLUMNS,
-        "rows": [row for n in sizes for row in made[n]["rows"]],
-    }
-    partial = args.out.with_suffix(".partial")
-    partial.write_text(record_text(record), encoding="utf-8")
-    os.replace(partial, args.out)
-    print("wrote", args.out)
+    )
 
 
 if __name__ == "__main__":
