@@ -78,6 +78,11 @@ def neighbour_overlap(emb: ArrayLike, reference: ArrayLike, top_k: int = 10) -> 
             f"emb has {len(emb)} rows and reference {len(reference)}; both must hold the same items"
         )
     first, second = nearest_rows(emb, top_k), nearest_rows(reference, top_k)
+    return share_in_both(first, second)
+
+
+def share_in_both(first: np.ndarray, second: np.ndarray) -> float:
+    """Two (n, m) arrays of row numbers, none twice in a row -> the mean share that rows share."""
     return float((first[:, :, None] == second[:, None, :]).any(axis=2).mean())
 
 

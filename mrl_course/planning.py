@@ -112,7 +112,7 @@ def encode_hours(texts: float, texts_per_second: float, processes: int = 1) -> f
     return _positive("texts", texts) / rate / 3600
 
 
-def rate_needed(queries_per_second: float, seconds_per_query: float) -> int:
+def copies_needed(queries_per_second: float, seconds_per_query: float) -> int:
     """Copies of the system that answer so many queries, each busy ``seconds_per_query`` with one.
 
     Raises:

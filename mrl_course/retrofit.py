@@ -32,8 +32,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 from tqdm import tqdm
 
-from mrl_course.dims import check_count, check_dims, default_dims
+from mrl_course.dims import check_count, check_dims, check_weights, default_dims
 from mrl_course.evaluation import pca_rotation
+from mrl_course.groups import share_in_both
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
 from mrl_course.ranking import check_finite, check_matrix, unit_rows
 from mrl_course.search import exact_search
@@ -447,9 +448,7 @@ def _split(n: int, held_out: float | int, seed: int, most: int) -> tuple[np.ndar
 
 def _trained(dims, weights, full_dim: int, rotation: bool) -> tuple[list[int], list[float]]:
     """The prefixes that can change, with their weights: a rotation leaves the full size alone."""
-    weights = [1.0] * len(dims) if weights is None else list(weights)
-    if len(weights) != len(dims):
-        raise ValueError(f"{len(dims)} dims need {len(dims)} weights, got {len(weights)}")
+    weights = check_weights(weights, len(dims))
     pairs = [(k, w) for k, w in zip(dims, weights, strict=True) if not (rotation and k == full_dim)]
     if not pairs:
         raise ValueError(
@@ -495,8 +494,8 @@ def _report(judge: list[torch.Tensor], arrays: int, start: np.ndarray, head: Hea
             cut = change[:, :k]
             found = exact_search(queries @ cut, corpus @ cut, top_k).indices
             nearest = (found == wanted[:, :1]).any(axis=1).mean()
-            same = (found[:, :, None] == wanted[:, None, :]).any(axis=2).mean()
-            row = {"k": k, "method": method, "nearest": float(nearest), "overlap": float(same)}
+            same = share_in_both(found, wanted)
+            row = {"k": k, "method": method, "nearest": float(nearest), "overlap": same}
             if arrays > 1:
                 own = found == np.arange(len(queries))[:, None]
                 row["recall"] = float(own.any(axis=1).mean())

@@ -8,11 +8,11 @@ from mrl_course.costs import search_cost
 from mrl_course.planning import (
     Pieces,
     Way,
+    copies_needed,
     default_ways,
     encode_hours,
     machines_needed,
     plan,
-    rate_needed,
     scan_seconds,
 )
 
@@ -49,8 +49,8 @@ def test_the_small_formulae_by_hand():
     assert scan_seconds(60e9, 20e9) == 3 and scan_seconds(60e9, 20e9, machines=3) == 1
     assert encode_hours(100_000_000, 1_000) == pytest.approx(27.777, abs=1e-3)
     assert encode_hours(7_200, 1, processes=2) == 1
-    assert rate_needed(100, 0.05) == 5 and rate_needed(101, 0.05) == 6
-    assert rate_needed(1, 0.001) == 1
+    assert copies_needed(100, 0.05) == 5 and copies_needed(101, 0.05) == 6
+    assert copies_needed(1, 0.001) == 1
 
 
 @given(numbers, st.integers(2, 4096), st.data())

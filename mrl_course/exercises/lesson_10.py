@@ -259,6 +259,26 @@ def _unit(emb):
     return emb / np.linalg.norm(emb, axis=1, keepdims=True)
 
 
+MAP_MISTAKES = [
+    (
+        lambda q, c, w, k: _unit(q[:, :k] @ w[:k, :k]) @ _unit(c[:, :k] @ w[:k, :k]).T,
+        "you cut before the map; the first new number needs all old ones.",
+    ),
+    (
+        lambda q, c, w, k: truncate(q @ w, k) @ truncate(c, k).T,
+        "only one side was mapped; queries and corpus need the same map.",
+    ),
+    (
+        lambda q, c, w, k: (_unit(q) @ w)[:, :k] @ (_unit(c) @ w)[:, :k].T,
+        "normalise after the cut, not before it.",
+    ),
+    (
+        lambda q, c, w, k: small_scores(q, c, w.T, k),
+        "the map is transposed: new = old @ weight.",
+    ),
+]
+
+
 @register(
     lesson=10,
     answer=small_scores,
@@ -269,36 +289,8 @@ def _unit(emb):
         "new = old @ weight for queries AND corpus; then new[:, :k]; then length 1.",
         "truncate(queries @ weight, k) @ truncate(corpus @ weight, k).T",
     ],
-    wrong_answers=[
-        Wrong(
-            lambda queries, corpus, weight, k: (
-                _unit(queries[:, :k] @ weight[:k, :k]) @ _unit(corpus[:, :k] @ weight[:k, :k]).T
-            ),
-            says="cut before",
-        ),
-        Wrong(
-            lambda queries, corpus, weight, k: (
-                truncate(queries @ weight, k) @ truncate(corpus, k).T
-            ),
-            says="one side",
-        ),
-        Wrong(
-            lambda queries, corpus, weight, k: (
-                (_unit(queries) @ weight)[:, :k] @ (_unit(corpus) @ weight)[:, :k].T
-            ),
-            says="after the cut",
-        ),
-        Wrong(
-            lambda queries, corpus, weight, k: (
-                truncate(queries @ weight.T, k) @ truncate(corpus @ weight.T, k).T
-            ),
-            says="transposed",
-        ),
-        Wrong(
-            lambda queries, corpus, weight, k: small_scores(corpus, queries, weight, k),
-            says="shape",
-        ),
-    ],
+    wrong_answers=[Wrong(mistake, says=words[:25]) for mistake, words in MAP_MISTAKES]
+    + [Wrong(lambda q, c, w, k: small_scores(c, q, w, k), says="shape")],
 )
 def scores_after_the_map(answer):
     """Check with a rotation; vectors of different lengths."""
@@ -306,28 +298,14 @@ def scores_after_the_map(answer):
     queries, corpus = rng.normal(size=(3, 6)), rng.normal(size=(5, 6)) * 4
     weight = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     for k in (2, 4):
-        want, got = small_scores(queries, corpus, weight, k), answer(queries, corpus, weight, k)
-        problem = compare_arrays(got, want, atol=1e-4)
+        case = queries, corpus, weight, k
+        got = answer(*case)
+        problem = compare_arrays(got, small_scores(*case), atol=1e-4)
         if problem is None:
             continue
-        known = {
-            "you cut before the map; the first new number needs all old ones.": _unit(
-                queries[:, :k] @ weight[:k, :k]
-            )
-            @ _unit(corpus[:, :k] @ weight[:k, :k]).T,
-            "only one side was mapped; queries and corpus need the same map.": truncate(
-                queries @ weight, k
-            )
-            @ truncate(corpus, k).T,
-            "normalise after the cut, not before it.": (_unit(queries) @ weight)[:, :k]
-            @ (_unit(corpus) @ weight)[:, :k].T,
-            "the map is transposed: new = old @ weight.": small_scores(
-                queries, corpus, weight.T, k
-            ),
-        }
-        for says, other in known.items():
-            if compare_arrays(got, other, atol=1e-4) is None:
-                return says
+        for mistake, words in MAP_MISTAKES:
+            if compare_arrays(got, mistake(*case), atol=1e-4) is None:
+                return words
         return f"at k = {k}: {problem}"
     return None
 
