@@ -66,6 +66,11 @@ def test_memory_and_disk_are_those_of_search_cost(n, full_dim, data):
     assert got.machines == 1 or got.memory > (got.machines - 1) * PIECES.ram
 
 
+def test_a_shortlist_longer_than_the_store_reads_each_row_once():
+    rerank = plan(10, 8, PIECES, [Way("short", 4, 32, 5), Way("long", 4, 32, 50)]).rerank
+    assert rerank["long"] == 2 * rerank["short"] == 10 / PIECES.read_rate
+
+
 @given(numbers, numbers, st.integers(2, 2048), st.data())
 def test_more_rows_never_cost_less_and_costs_add_up(a, b, full_dim, data):
     prefix = data.draw(st.integers(1, full_dim))
