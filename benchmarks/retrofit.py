@@ -46,7 +46,10 @@ RECIPES = {
     "start: identity": {"start": "identity"},
     "start: random": {"start": "random"},
     "teacher scale 20": {"teacher_scale": 20.0},
+    "both scales 40": {"scale": 40.0},
     "100 steps": {"steps": 100},
+    "600 steps": {"steps": 600},
+    "batches of 256": {"batch_size": 256},
     "batches of neighbours": {"batches": "neighbours"},
     "small k weigh more": {"weights": [4, 3, 2, 1, 1, 1, 1]},
 }
