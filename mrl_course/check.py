@@ -1,9 +1,10 @@
 """Exercises that check themselves, and claims that a run has to confirm.
 
-A lesson uses two things::
+A lesson uses three things::
 
-    check.claim("a is larger than b", a > b, a=a, b=b)  # a tick, or a ClaimError with the numbers
     check.cut_then_normalise(my_function)  # not attempted, wrong (and why), or correct
+    with check.findings():  # one line for all claims of a section, in a folded cell
+        check.claim("a is larger than b", a > b, a=a, b=b)  # or a ClaimError with the numbers
 
 Exercises are declared in ``mrl_course/exercises.py`` with :func:`register`. Every exercise carries
 its own answer key and a list of wrong answers, so one test can prove that its checker accepts the
@@ -12,20 +13,31 @@ key and says something useful about each known mistake.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
 import keyword
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["ClaimError", "Exercise", "Wrong", "claim", "compare_arrays", "exercises", "register"]
+__all__ = [
+    "ClaimError",
+    "Exercise",
+    "Wrong",
+    "claim",
+    "compare_arrays",
+    "exercises",
+    "findings",
+    "register",
+]
 
 NOT_ATTEMPTED, WRONG, CORRECT = "not attempted", "wrong", "correct"
 
@@ -37,8 +49,40 @@ class ClaimError(AssertionError):
     """A claim in a lesson does not hold in this run."""
 
 
+_held: ContextVar[list[str] | None] = ContextVar("claims that held", default=None)
+
+
+@contextlib.contextmanager
+def findings() -> Iterator[None]:
+    """Collect the claims made inside: one line in place of a tick for each.
+
+    The learner reads numbers and figures; this line says that the sentences around them were
+    tested on this run too, whatever the data and the seed.
+
+    Raises:
+        ClaimError: a claim inside does not hold; the error names it with its numbers.
+        ValueError: no claim was made inside.
+    """
+    held: list[str] = []
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+    if not held:
+        raise ValueError("check.findings() needs at least one check.claim(...) inside")
+    what = (
+        "1 finding of this section holds"
+        if len(held) == 1
+        else f"{len(held)} findings of this section hold"
+    )
+    _say(f"✓ {what} in this run")
+
+
 def claim(text: str, condition: Any, **numbers: Any) -> None:
     """Print ``✓ text`` if the condition holds, else raise with the numbers.
+
+    Inside :func:`findings` nothing is printed for a claim that holds.
 
     Args:
         text: the finding, as a sentence.
@@ -54,7 +98,11 @@ def claim(text: str, condition: Any, **numbers: Any) -> None:
     if not isinstance(text, str) or not text.strip():
         raise TypeError(f"the first argument of claim is the text of the claim; got {text!r}")
     if _one_bool(condition):
-        _say(f"✓ {text}")
+        held = _held.get()
+        if held is None:
+            _say(f"✓ {text}")
+        else:
+            held.append(text)
         return
     shown = ", ".join(f"{name} = {_describe(value)}" for name, value in numbers.items())
     raise ClaimError(f"✗ {text}: not true in this run" + (f" ({shown})" if shown else ""))

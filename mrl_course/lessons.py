@@ -39,6 +39,8 @@ OFFLINE_ENVIRONMENT = {"MRL_COURSE_DATA": "mini", "HF_HUB_OFFLINE": "1"}
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+FINDINGS_TAG = "findings"
+"""The tag of a cell that tests the text around it: stored folded, out of the learner's way."""
 
 
 class LessonError(ValueError):
@@ -156,7 +158,7 @@ def clean_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a notebook in the form in which the course stores it.
 
     Kept are sources, attachments, outputs, non-empty tags and the ids of cells; everything else
-    that editors and kernels leave in a notebook goes. Missing and repeated ids are replaced, the
+    that editors and kernels leave in a notebook goes. Cells tagged ``findings`` are folded. Missing and repeated ids are replaced, the
     counts of cells that ran in order become 1, 2, 3 and so on, and stream outputs that follow each
     other are joined. Counts that are not in order stay, so that the notebook guard can see them.
     Cleaning a clean notebook changes nothing.
@@ -184,12 +186,21 @@ def _clean_cell(cell: dict[str, Any]) -> dict[str, Any]:
     keep = ["cell_type", "id", "source"]
     keep += ["execution_count", "outputs"] if cell["cell_type"] == "code" else ["attachments"]
     clean = {key: copy.deepcopy(cell[key]) for key in keep if key in cell}
-    tags = cell.get("metadata", {}).get("tags")
-    clean["metadata"] = {"tags": list(tags)} if tags else {}
+    tags = list(cell.get("metadata", {}).get("tags") or [])
+    clean["metadata"] = _folded(tags) if FINDINGS_TAG in tags else {"tags": tags} if tags else {}
     if cell["cell_type"] == "code":
         clean.setdefault("execution_count", None)
         clean["outputs"] = _clean_outputs(clean.get("outputs", []))
     return clean
+
+
+def _folded(tags: list[str]) -> dict[str, Any]:
+    """Fold a cell's source wherever lessons are read: JupyterLab, Colab and the site."""
+    return {
+        "cellView": "form",
+        "jupyter": {"source_hidden": True},
+        "tags": [*tags, *(tag for tag in ["hide-input"] if tag not in tags)],
+    }
 
 
 def _clean_outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

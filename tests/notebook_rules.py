@@ -18,12 +18,12 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from mrl_course.lessons import WIDGET_VIEW, clean_notebook, notebook_text
+from mrl_course.lessons import FINDINGS_TAG, WIDGET_VIEW, clean_notebook, notebook_text
 
 Rule = Callable[[dict, Path], list[str]]
 RULES: list[Rule] = []
 
-MAX_BYTES = 500_000
+MAX_BYTES = 900_000
 MAX_CODE_LINES = 25
 REPOSITORY = Path(__file__).resolve().parents[1]
 COLAB_GUARD = re.compile(r"""["']google\.colab["'] in sys\.modules""")
@@ -422,6 +422,34 @@ def short_code_cells(nb: dict, path: Path) -> list[str]:
         f"cell {number} has {length} lines; the limit is {MAX_CODE_LINES}"
         for number, length in lengths
         if length > MAX_CODE_LINES
+    ]
+
+
+@rule
+def claims_are_folded(nb: dict, path: Path) -> list[str]:
+    """A learner reads numbers: claims stand in one folded cell a section, with one line of output."""
+    problems = []
+    in_section: Counter[str] = Counter()
+    section = ""
+    for number, cell in enumerate(nb["cells"], start=1):
+        if cell["cell_type"] == "markdown":
+            for line in prose(cell).splitlines():
+                section = line if line.startswith("## ") else section
+            continue
+        claims = "check.claim(" in cell["source"]
+        folded = FINDINGS_TAG in tags_of(cell)
+        if claims and not (folded and "with check.findings():" in cell["source"]):
+            problems.append(f"cell {number} makes claims outside a cell tagged {FINDINGS_TAG!r}")
+        if folded:
+            in_section[section] += 1
+            if not cell["source"].startswith("# @title "):
+                problems.append(f"cell {number} is folded and needs a first line `# @title ...`")
+            if not re.fullmatch(r"✓ .* in this run\n?", printed(cell)):
+                problems.append(f"cell {number} must print one line: ✓ ... in this run")
+    return problems + [
+        f"{section!r} has {count} cells of findings"
+        for section, count in in_section.items()
+        if count > 1
     ]
 
 

@@ -42,6 +42,30 @@ def test_a_claim_takes_one_truth_value_only(condition, capsys):
     assert not capsys.readouterr().out
 
 
+def test_findings_print_one_line_for_all_claims(capsys):
+    with check.findings():
+        claim("two is more than one", 2 > 1)
+        claim("three is more than two", 3 > 2)
+    assert capsys.readouterr().out == "✓ 2 findings of this section hold in this run\n"
+    with check.findings():
+        claim("two is more than one", 2 > 1)
+    assert capsys.readouterr().out == "✓ 1 finding of this section holds in this run\n"
+
+
+def test_findings_raise_with_the_numbers_and_print_no_tick(capsys):
+    with pytest.raises(ClaimError, match=r"cats are dogs.*a = 3"), check.findings():
+        claim("two is more than one", 2 > 1)
+        claim("cats are dogs", False, a=3)
+    assert capsys.readouterr().out == ""
+    claim("claims print again afterwards", True)
+    assert capsys.readouterr().out == "✓ claims print again afterwards\n"
+
+
+def test_findings_without_a_claim_are_a_mistake():
+    with pytest.raises(ValueError, match="at least one"), check.findings():
+        pass
+
+
 @pytest.mark.parametrize("text", ["", "  ", True, None])
 def test_a_claim_needs_its_text(text):
     with pytest.raises(TypeError, match="text of the claim"):

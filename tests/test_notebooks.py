@@ -107,6 +107,12 @@ def good() -> dict:
         ),
         new_code_cell("x = 7 % 2\nx", id="e", outputs=[figure()]),
         new_code_cell("x", id="f", outputs=[out("recall at 8 is 3 here")]),
+        new_code_cell(
+            '# @title Findings\nwith check.findings():\n    check.claim("more", 2 > 1)',
+            id="g",
+            outputs=[out("✓ 1 finding of this section holds in this run\n")],
+            metadata={"tags": ["findings"]},
+        ),
     ]
     for count, cell in enumerate([cell for cell in cells if cell.cell_type == "code"], start=1):
         cell.execution_count = count
@@ -180,7 +186,7 @@ VIOLATIONS = {
         outputs(5, out("recall at 8 is 3 here"), out("and more")),
     ],
     "small_file": [
-        lambda nb: nb["cells"][3]["outputs"][0]["data"].update({"image/png": "A" * 500_000})
+        lambda nb: nb["cells"][3]["outputs"][0]["data"].update({"image/png": "A" * 900_000})
     ],
     "no_stderr": [outputs(3, out("Warning", "stderr"))],
     "no_errors": [outputs(3, error())],
@@ -252,6 +258,13 @@ VIOLATIONS = {
         append(3, "\nfrom . import x"),
     ],
     "short_code_cells": [append(3, "\n1" * 25)],
+    "claims_are_folded": [
+        append(3, '\ncheck.claim("more", 2 > 1)'),
+        replace(6, "# @title Findings", "# Findings"),
+        lambda nb: nb["cells"][6].update(metadata={}),
+        outputs(6, out("✓ more is more\n✓ 2 findings of this section hold in this run\n")),
+        lambda nb: nb["cells"].append(nb["cells"][6]),
+    ],
     "no_empty_cells": [source(3, ""), source(2, " \n")],
 }
 
