@@ -158,7 +158,8 @@ def clean_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a notebook in the form in which the course stores it.
 
     Kept are sources, attachments, outputs, non-empty tags and the ids of cells; everything else
-    that editors and kernels leave in a notebook goes. Cells tagged ``findings`` are folded. Missing and repeated ids are replaced, the
+    that editors and kernels leave in a notebook goes. Cells tagged ``findings`` are folded.
+    Missing and repeated ids are replaced, the
     counts of cells that ran in order become 1, 2, 3 and so on, and stream outputs that follow each
     other are joined. Counts that are not in order stay, so that the notebook guard can see them.
     Cleaning a clean notebook changes nothing.

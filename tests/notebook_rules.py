@@ -427,7 +427,7 @@ def short_code_cells(nb: dict, path: Path) -> list[str]:
 
 @rule
 def claims_are_folded(nb: dict, path: Path) -> list[str]:
-    """A learner reads numbers: claims stand in one folded cell a section, with one line of output."""
+    """A learner reads numbers: claims stand in one folded cell a section, and print one line."""
     problems = []
     in_section: Counter[str] = Counter()
     section = ""
