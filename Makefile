@@ -21,7 +21,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 	$(NBVAL_ENV) $(BIN)/python -m pytest \
-	  --nbval --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider notebooks
+	  --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider notebooks
 
 # Made again whenever the lock or the package's own metadata change.
 $(VENV)/.installed: requirements.lock pyproject.toml
