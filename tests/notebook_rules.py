@@ -7,6 +7,7 @@ path says what the notebook's links mean; only the rules about links read other 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import re
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
+from nbval_numbers import count_numbers, prints_a_time, texts
 
 from mrl_course.lessons import FINDINGS_TAG, WIDGET_VIEW, clean_notebook, notebook_text
 
@@ -28,6 +30,8 @@ MAX_CODE_LINES = 25
 REPOSITORY = Path(__file__).resolve().parents[1]
 COLAB_GUARD = re.compile(r"""["']google\.colab["'] in sys\.modules""")
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:root|home|Users|tmp|work)/|\bC:\\|\bsite-packages\b")
+TIMERS = {"perf_counter", "time_calls", "timeit", "seconds"}
+"""Names by which a lesson measures a time; `seconds` is that of a training's history."""
 COMMENT_MARKER = re.compile(r"^\s*#\s*(?:NBVAL_IGNORE_OUTPUT|NBVAL_SKIP)\b", re.MULTILINE)
 
 
@@ -463,11 +467,58 @@ def no_empty_cells(nb: dict, path: Path) -> list[str]:
     ]
 
 
-def unchecked_cells(nb: dict) -> list[int]:
-    """Return the cells whose output nbval does not compare: the budget for all lessons is fixed."""
-    return [
-        number
-        for number, cell in cells_of(nb, "code")
-        if {"nbval-ignore-output", "nbval-skip"} & set(tags_of(cell))
-        or COMMENT_MARKER.search(cell["source"])
-    ]
+@rule
+def only_times_are_ignored(nb: dict, path: Path) -> list[str]:
+    """nbval compares every output, except of a cell that prints times measured in this lesson."""
+    problems = []
+    timed: set[str] = set()  # names that hold a time, or a function that takes one
+    for number, cell in cells_of(nb, "code"):
+        if "nbval-skip" in tags_of(cell) or COMMENT_MARKER.search(cell["source"]):
+            problems.append(f"cell {number} is kept from nbval by something else than a tag for it")
+        statements = []
+        with contextlib.suppress(SyntaxError):  # `valid_python` reports it
+            statements = syntax_tree(cell["source"]).body
+        measured = [_touches(statement, timed) for statement in statements]
+        if "nbval-ignore-output" not in tags_of(cell):
+            continue
+        if not any(measured):
+            problems.append(f"cell {number} is not compared, and measures no time")
+        elif not prints_a_time(cell["outputs"]):
+            problems.append(f"cell {number} is not compared, and prints no time")
+    return problems
+
+
+def _touches(statement: ast.stmt, timed: set[str]) -> bool:
+    """Tell whether a statement measures or uses a time, and add the names that it binds then."""
+    names, bound = set(), set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Name):
+            (bound if isinstance(node.ctx, ast.Store) else names).add(node.id)
+        elif isinstance(node, ast.FunctionDef):
+            bound.add(node.name)
+        # `times[k] = ...` and `times.append(...)` fill a name that they only read
+        filled = node.value if isinstance(node, ast.Subscript) else None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            filled = node.func.value
+        if isinstance(filled, ast.Name):
+            bound.add(filled.id)
+    if not names & (timed | TIMERS):
+        return False
+    timed |= bound
+    return True
+
+
+def compared_numbers(nb: dict) -> tuple[int, int]:
+    """Return how many decimal and how many whole numbers nbval compares, ticks left out."""
+    decimal = whole = 0
+    for _, cell, output in outputs_of(nb):
+        ignored = "nbval-ignore-output" in tags_of(cell)
+        if ignored or any(mime.startswith("image/") for mime in output.get("data", {})):
+            continue
+        for kind, text in texts(output):
+            findings = re.sub(r"^✓.*$", "", text, flags=re.MULTILINE)
+            more = count_numbers(findings, html=kind == "text/html")
+            decimal, whole = decimal + more[0], whole + more[1]
+    return decimal, whole
