@@ -11,7 +11,7 @@ NBVAL_ENV := MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 TQDM_DISABLE
   MRL_COURSE_UNATTENDED=1 \
   MPLBACKEND=module://matplotlib_inline.backend_inline
 
-.PHONY: course test bench lock lessons clean
+.PHONY: course test test-elsewhere faults bench lock lessons clean
 
 course: $(VENV)/.installed
 	$(BIN)/mrl-course twins --out build/twins
@@ -21,7 +21,19 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 	$(NBVAL_ENV) $(BIN)/python -m pytest \
-	  --nbval --nbval-current-env --nbval-cell-timeout=600 -p no:cacheprovider notebooks
+	  --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=300 \
+	  -p no:cacheprovider notebooks
+	$(BIN)/python tests/elsewhere.py --training --settings nudge-1
+
+# The lessons as on other machines: threads, kernels, nudged last bits, strangers' settings. An
+# hour; ONLY=06,10 picks lessons.
+ONLY ?=
+test-elsewhere: $(VENV)/.installed
+	$(BIN)/python tests/elsewhere.py $(if $(ONLY),--only $(ONLY))
+
+# Plant mistakes in the package, one at a time: each must turn a lesson red. Ten minutes.
+faults: $(VENV)/.installed
+	$(BIN)/python tests/elsewhere.py --faults
 
 # Made again whenever the lock or the package's own metadata change.
 $(VENV)/.installed: requirements.lock pyproject.toml

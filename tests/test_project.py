@@ -99,6 +99,14 @@ def test_nbval_runs_in_the_environment_that_stored_the_outputs():
     assert dict(part.split("=", 1) for part in given.split()) == wanted
 
 
+def test_the_lessons_run_has_a_limit_as_a_safety_net_and_one_nudge():
+    text = (REPO / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^test: .*\n((?:\t.*\n)+)", text, re.M)[1]
+    assert "--nbval-cell-timeout=600" in recipe
+    assert "tests/elsewhere.py --training --settings nudge-1" in recipe
+    assert "$(BIN)/python tests/elsewhere.py $(if $(ONLY),--only $(ONLY))" in text
+
+
 def test_readme_shows_the_two_commands_and_every_subcommand():
     text = (REPO / "README.md").read_text(encoding="utf-8")
     commands = ["make course", "make test", "conda env create"]
