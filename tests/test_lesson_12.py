@@ -112,6 +112,10 @@ def test_the_records_hold_what_the_lesson_shows():
     assert (engines.recall > 0.98).all() and (engines.low <= engines.milliseconds).all()
     assert (engines.milliseconds <= engines.high).all()
     assert (engines.bytes_stored >= 4 * 768 * 100_000).all()
+    ways = engines.set_index(["engine", "method"])
+    milliseconds, scanned = ways.milliseconds, ways.bytes_scanned
+    assert milliseconds["sqlite", "exact"] > 3 * milliseconds["sqlite", "prefix + rerank"]
+    assert scanned["postgres", "HNSW full"] > 3 * scanned["postgres", "HNSW prefix + rerank"]
     graphs = {"postgres: graph over prefixes", "postgres: graph over full vectors"}
     assert graphs <= set(engines.attrs["seconds"])
     encoding = load_results("encoding")
