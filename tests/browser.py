@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 300_000
+"""Milliseconds to wait for a browser or a page: a busy machine must not turn a test red."""
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -41,7 +43,9 @@ def chromium() -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=executable(), args=ARGUMENTS, timeout=PATIENCE
+        )
         try:
             yield browser
         finally:

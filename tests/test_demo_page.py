@@ -47,6 +47,7 @@ def open_page(chrome):
     def open_it(file, **options):
         options = {"viewport": {"width": 1280, "height": 900}} | options
         context = chrome.new_context(**options)
+        context.set_default_timeout(browser.PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: requests.append(request.url))
@@ -263,12 +264,15 @@ def test_live_region_speaks_once_after_a_drag(path, open_page):
         "window.heard = []; new MutationObserver(() => heard.push(document.getElementById('status')"
         ".textContent)).observe(document.getElementById('status'), {childList: true})"
     )
-    page.wait_for_timeout(1000)
+    page.locator("#status", has_text="k = ").wait_for(state="attached")
     page.evaluate("heard.length = 0")
-    page.focus("#k")
-    for _ in range(12):
-        page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(1300)
+    # A drag in one go: between single keys a busy browser may pause long enough to speak.
+    page.evaluate(
+        "const k = document.getElementById('k');"
+        "for (let i = 0; i < 12; i++) { k.stepUp(); k.dispatchEvent(new Event('input')); }"
+    )
+    page.locator("#status", has_text="k = 16. ").wait_for(state="attached")
+    page.wait_for_timeout(1000)  # longer than the page waits before it speaks
     heard = page.evaluate("heard")
     assert len(heard) == 1 and heard[0].startswith("k = 16. Regular twin: "), heard
 

@@ -31,7 +31,7 @@ def run(launcher, *arguments):
         env=inherited | settings | {"PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
 
 

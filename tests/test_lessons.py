@@ -74,7 +74,7 @@ def listing(folder: Path) -> list[str]:
 
 def test_all_lessons_run_and_a_failing_one_stops_none(checkout, capsys):
     before = {path: path.read_bytes() for path in checkout.glob("notebooks/*")}
-    assert run("--source", "notebooks", "--timeout", "60") == 1
+    assert run("--source", "notebooks", "--timeout", "600") == 1
     out = capsys.readouterr().out
     assert "00_good ... ok " in out
     assert "01_fails ... FAILED" in out
@@ -120,14 +120,14 @@ def test_inplace_refreshes_good_lessons_from_the_miniature_and_leaves_the_others
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "timeout", "says"),
     [
-        ("while True: pass", r"cell 2 of 2\ntook longer than 1 s"),
-        ("import os; os._exit(1)", r"cell 2 of 2\nKernel died"),
+        ("while True: pass", 1, r"cell 2 of 2\ntook longer than 1 s"),
+        ("import os; os._exit(1)", 600, r"cell 2 of 2\nKernel died"),
     ],
 )
-def test_a_hanging_and_a_dying_kernel_are_failures(tmp_path, source, says):
-    result = lessons.execute_lesson(save(tmp_path / "x.ipynb", source), timeout=1)
+def test_a_hanging_and_a_dying_kernel_are_failures(tmp_path, source, timeout, says):
+    result = lessons.execute_lesson(save(tmp_path / "x.ipynb", source), timeout=timeout)
     assert re.fullmatch(says + ".*", result.failure)
 
 
@@ -145,7 +145,7 @@ def test_an_expected_exception_is_no_failure(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends the signal of a POSIX terminal")
 def test_ctrl_c_stops_the_kernel_and_writes_nothing(checkout):
     started = checkout / "pid"
-    hang = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    hang = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(3600)"
     save(checkout / "notebooks" / "00_good.ipynb", hang)
     code = (
         "import argparse, signal; from pathlib import Path; from mrl_course import lessons\n"
@@ -165,18 +165,21 @@ def test_ctrl_c_stops_the_kernel_and_writes_nothing(checkout):
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130
     assert "Stopped by Ctrl-C after 0 of 3 lessons" in out
     assert err == ""
+    deadline = time.monotonic() + 600
     with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text()), 0)
+        while time.monotonic() < deadline:  # who kills it need not be who clears it away
+            os.kill(int(started.read_text()), 0)
+            time.sleep(0.05)
     assert (checkout / "notebooks" / "00_good.ipynb").read_bytes() == before
     assert not list(checkout.rglob("*.tmp"))
 
