@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -52,6 +53,7 @@ class Setting:
     without: tuple[str, ...] = ()  # variables that are not set there
     spinning: int = 0  # other processes that never rest
     moved: bool = False  # to a folder whose name has blanks and letters beyond ASCII
+    at_once: int = 1  # lessons; with one thread each, two on two cores take hardly longer
 
 
 def threads(count: int) -> dict[str, str]:
@@ -59,7 +61,7 @@ def threads(count: int) -> dict[str, str]:
 
 
 def nudge(seed: int) -> dict[str, str]:
-    return {"MRL_TEST_NUDGE": str(seed), "PYTHONPATH": str(STARTUP)}
+    return {"MRL_TEST_NUDGE": str(seed), "PYTHONPATH": str(STARTUP)} | threads(1)
 
 
 def avx2(environment: Mapping[str, str]) -> dict[str, str]:
@@ -73,12 +75,12 @@ def avx2(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 SETTINGS = [
-    Setting("one-thread", threads(1)),
+    Setting("one-thread", threads(1), at_once=2),
     Setting("four-threads", threads(4)),
     Setting("AVX2-only", avx2(os.environ)),
     Setting("no-vector-kernels", {"ATEN_CPU_CAPABILITY": "default"}),
-    Setting("nudge-1", nudge(1)),
-    Setting("nudge-2", nudge(2)),
+    Setting("nudge-1", nudge(1), at_once=2),
+    Setting("nudge-2", nudge(2), at_once=2),
     Setting("busy-machine", lessons=STRANGERS, spinning=2),
     Setting("foreign-folder", lessons=STRANGERS, moved=True),
     Setting("no-HOME", lessons=STRANGERS, without=("HOME", "USERPROFILE")),
@@ -118,7 +120,7 @@ def compare(numbers: Sequence[str], setting: Setting) -> Result:
     environment |= KERNEL_ENVIRONMENT | OFFLINE_ENVIRONMENT
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        log, report = scratch / "changed", scratch / "report.xml"
+        log = scratch / "changed"
         # Vectors kept from another setting would be no test of this one.
         environment |= {"MRL_COURSE_CACHE": str(scratch / "cache"), "MRL_TEST_LOG": str(log)}
         environment |= setting.environment
@@ -127,13 +129,28 @@ def compare(numbers: Sequence[str], setting: Setting) -> Result:
             here = copy_of_the_course(scratch / FOREIGN_FOLDER)
             environment["PYTHONPATH"] = str(here)
         stack.enter_context(busy(setting.spinning))
+        files = lesson_files(numbers, here)
+        parts = [[file] for file in files] if setting.at_once > 1 else [files]
         start = time.perf_counter()
+        with ThreadPoolExecutor(setting.at_once) as pool:
+            compared = list(pool.map(lambda part: run_nbval(part, here, environment), parts))
+        seconds = time.perf_counter() - start
+        changed = len(log.read_text().split()) if log.is_file() else 0
+    differ = {place: why for _, problems in compared for place, why in problems.items()}
+    return Result(sum(agree for agree, _ in compared), differ, seconds, changed)
+
+
+def run_nbval(
+    files: Sequence[Path], folder: Path, environment: Mapping[str, str]
+) -> tuple[int, dict[str, str]]:
+    """Compare notebooks in a process of its own; return what :func:`read_report` says."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch, "report.xml")
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--color=no"]
             + ["--nbval-cell-timeout=600", "--nbval-kernel-startup-timeout=300", "-q"]
-            + ["-p", "no:cacheprovider", f"--junitxml={report}"]
-            + [str(path) for path in lesson_files(numbers, here)],
-            cwd=here,
+            + ["-p", "no:cacheprovider", f"--junitxml={report}", *map(str, files)],
+            cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -141,14 +158,12 @@ def compare(numbers: Sequence[str], setting: Setting) -> Result:
             errors="replace",
             check=False,
         )
-        seconds = time.perf_counter() - start
         if done.returncode not in (0, 1) or not report.is_file():
-            raise SystemExit(f"{setting.name}: pytest ended with {done.returncode}\n{done.stdout}")
+            raise SystemExit(f"pytest ended with {done.returncode}\n{done.stdout}")
         agree, differ = read_report(report)
-        changed = len(log.read_text().split()) if log.is_file() else 0
-    if done.returncode == 0 and differ or done.returncode == 1 and not differ:
-        raise SystemExit(f"{setting.name}: pytest's report and its exit code disagree")
-    return Result(agree, differ, seconds, changed)
+    if (done.returncode == 1) != bool(differ):
+        raise SystemExit(f"pytest's report and its exit code disagree\n{done.stdout}")
+    return agree, differ
 
 
 def read_report(path: Path) -> tuple[int, dict[str, str]]:
