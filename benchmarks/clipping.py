@@ -16,9 +16,9 @@ import torch
 from common import Tasks, static_triplets, write_record
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mrl_course.dims import default_dims
+from mrl_course.arguments import default_dims
+from mrl_course.files import results_folder
 from mrl_course.models import build_static_model
-from mrl_course.results import results_folder
 from mrl_course.training import train
 
 COLUMNS = ["model", "clipped_steps", "max_grad_norm", "seed", "task", "k", "score"]

@@ -29,8 +29,8 @@ from common import GRAMMAR, write_record
 
 from mrl_course.costs import vector_bytes
 from mrl_course.data import load_allnli, load_retrieval
+from mrl_course.files import results_folder
 from mrl_course.miniature import premises
-from mrl_course.results import results_folder
 from mrl_course.search import (
     PrefixIndex,
     exact_search,

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from mrl_course.dims import check_count, check_dims, check_weights
+from mrl_course.arguments import check_count, check_dims, check_weights
 
 # ------------------------------------------------------------------------------------ the loss
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import mrl_course
-from mrl_course import data_cli, demo, doctor, lessons, twins
+from mrl_course.commands import data, demo, doctor, lessons, twins
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=mrl_course.__version__)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (twins, lessons, demo, data_cli, doctor):
+    for command in (twins, lessons, demo, data, doctor):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):

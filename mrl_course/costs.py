@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrl_course.dims import check_count
+from mrl_course.arguments import check_count
 
 
 @dataclass(frozen=True)

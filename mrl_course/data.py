@@ -34,6 +34,9 @@ import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset_builder
 from huggingface_hub import constants as hub_constants
 
+from mrl_course.errors import DataSourceError
+from mrl_course.files import miniature_folder
+
 __all__ = [
     "DataSourceError",
     "Retrieval",
@@ -50,10 +53,6 @@ WAYS_OUT = (
     f"connect to the internet, or set {ENVIRONMENT_VARIABLE}=mini, or name a folder that "
     "`mrl-course data --download FOLDER` made on a connected machine"
 )
-
-
-class DataSourceError(RuntimeError):
-    """Data that cannot be had or is broken; the message names the place and the fix."""
 
 
 @dataclass(frozen=True)
@@ -314,9 +313,8 @@ def _read_auto(data_set: DataSet, split: str) -> pa.Table:
 
 
 def _mini_folder() -> Path:
-    from mrl_course.miniature import miniature_folder
 
-    folder = Path(miniature_folder())
+    folder = miniature_folder()
     if not folder.is_dir():
         raise DataSourceError(
             f"The embedded miniature is missing: {show_path(folder)} does not exist. "

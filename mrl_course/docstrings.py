@@ -22,7 +22,7 @@ from functools import lru_cache
 
 from datasets import Dataset
 
-from mrl_course.data import DataSourceError
+from mrl_course.errors import DataSourceError
 
 # The modules are listed, not discovered: the corpus must not depend on what else is installed or
 # imported, and importing whatever is found opens browsers (antigravity), prints (this) or asks

@@ -16,8 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from mrl_course.dims import check_dims
-from mrl_course.ranking import check_finite, check_matrix
+from mrl_course.arguments import check_dims, check_finite, check_matrix
 
 _EPS = 1e-12
 _BLOCK = 250_000  # scores at a time: 2 MB, so that they stay in the processor's cache

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mrl_course.arguments import check_dims, check_weights
 from mrl_course.classification import NestedClassifier, nested_cross_entropy
-from mrl_course.dims import check_dims, check_weights
 
 __all__ = [
     "NestedClassifier",

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
@@ -123,7 +127,11 @@ def build_tiny_transformer(
     Raises:
         ValueError: a number below 1 or not an integer, a width that ``heads`` does not divide.
     """
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast  # slow to import
+    from transformers import (  # slow to import
+        BertConfig,
+        BertModel,
+        PreTrainedTokenizerFast,
+    )
 
     sizes = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
     for name, size in sizes.items():

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mrl_course.arguments import check_count
 from mrl_course.costs import search_cost, vector_bytes
-from mrl_course.dims import check_count
 
 GIGA = 10**9
 

@@ -7,6 +7,7 @@ also has a marker of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,8 +22,9 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from mrl_course.evaluation import Curve
-from mrl_course.training import History
+if TYPE_CHECKING:
+    from mrl_course.evaluation import Curve
+    from mrl_course.training import History
 
 OKABE_ITO = {
     "black": "#000000",

@@ -8,7 +8,6 @@ billion pairs of sentences, AllNLI among them: it has seen the data of this cour
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ import huggingface_hub
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from sentence_transformers import SentenceTransformer
+
+from mrl_course.files import cache_folder, user_path, write_whole
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def encode_once(
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row} is {text!r}, not a string")
-    default = os.environ.get("MRL_COURSE_CACHE") or Path.home() / ".cache" / "mrl_course"
-    folder = Path(default if folder is None else folder)
+    folder = cache_folder() if folder is None else user_path(folder)
     file = folder / f"vectors-{_fingerprint(model, texts)}.safetensors"
     try:
         with safe_open(file, framework="np") as kept:
@@ -115,14 +115,8 @@ def encode_once(
     except (OSError, SafetensorError):
         pass  # not there, or broken
     vectors = np.asarray(model.encode(texts, batch_size=64, show_progress_bar=False), np.float32)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"vectors": vectors}, partial)
-        os.replace(partial, file)
-    except (OSError, SafetensorError):  # a full or read-only disk costs time, not the lesson
-        with suppress(OSError):
-            partial.unlink()
+    with suppress(OSError):  # a full or read-only disk costs time, not the lesson
+        write_whole(file, save({"vectors": vectors}))
     return vectors
 
 

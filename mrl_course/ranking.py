@@ -6,18 +6,17 @@ again in float64, row by row, so that equal rows have equal scores whatever the 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mrl_course.dims import check_count
-
-if TYPE_CHECKING:
-    from mrl_course.search import PrefixIndex
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
+    check_matrix,
+)
 
 SLACK = 2e-5  # fast float32 scores are off by less (D in the thousands); closer ones are settled
 DECIMALS = 7  # what a float32 near 1 can tell apart
@@ -46,12 +45,12 @@ class Rows:
     @classmethod
     def of(cls, corpus: ArrayLike | PrefixIndex, dim: int | None = None) -> Rows:
         """Rows of an array or an index, all numbers by default; wrong input is an error."""
-        array = corpus.corpus if hasattr(corpus, "prefix") else check_matrix("corpus", corpus)
+        array = corpus.corpus if isinstance(corpus, PrefixIndex) else check_matrix("corpus", corpus)
         full_dim = array.shape[1]
         if dim is not None:
             check_count("dim", dim, most=full_dim, of="the numbers of an embedding")
         dim = full_dim if dim is None else int(dim)
-        if not hasattr(corpus, "prefix"):
+        if not isinstance(corpus, PrefixIndex):
             return cls(array, dim)
         if dim == full_dim and dim not in corpus.dims:
             return cls(array, dim, lengths=corpus.lengths)
@@ -105,6 +104,74 @@ class Rows:
             lengths = np.sqrt(np.einsum("ij,ij->i", taken, taken))
             scores[here] = np.round(dot / np.where(lengths > 0, lengths, 1), DECIMALS)
         return scores
+
+
+class PrefixIndex:
+    """A corpus that is searched again and again, its prefixes held side by side in memory.
+
+    Any search function takes it in place of an array. The full vectors are not copied: they stay
+    where they are, also in a memory-mapped file (``np.load(path, mmap_mode="r")``), and only the
+    rows of a shortlist are read. Do not change the array afterwards.
+
+    Attributes:
+        corpus: the (n, D) array that was given.
+        dims: the prefix sizes held, ascending.
+        full_dim: D.
+        lengths: (n,) float32, of the full vectors; 1 for zero rows.
+    """
+
+    def __init__(self, corpus: ArrayLike, dims: int | Sequence[int]):
+        """Copy and normalise the prefixes, in blocks.
+
+        Args:
+            corpus: (n, D) embeddings.
+            dims: one prefix size or several, each 1 to D.
+
+        Raises:
+            TypeError, ValueError: no numbers, wrong shape, no rows, NaN or infinite (also beyond
+                the prefixes), dims out of range.
+        """
+        self.corpus = check_matrix("corpus", corpus)
+        self.full_dim = self.corpus.shape[1]
+        self.dims = sorted(check_dims([dims] if np.ndim(dims) == 0 else dims, self.full_dim))
+        self._prefixes = {k: np.empty((len(self), k), np.float32) for k in self.dims}
+        self.lengths = np.empty(len(self), np.float32)
+        step = max(1, NUMBERS // self.full_dim)
+        for start in range(0, len(self), step):
+            rows = to_float32(self.corpus[start : start + step])
+            here = slice(start, start + len(rows))
+            self.lengths[here] = lengths_of(rows, start)
+            for k, prefix in self._prefixes.items():
+                prefix[here] = rows[:, :k] / lengths_of(rows[:, :k], start)[:, None]
+
+    def __len__(self) -> int:
+        """Number of corpus rows."""
+        return len(self.corpus)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this index holds beside the corpus: prefixes, and one length a row."""
+        return self.lengths.nbytes + sum(prefix.nbytes for prefix in self._prefixes.values())
+
+    def prefix(self, dim: int) -> np.ndarray:
+        """The contiguous (n, dim) float32 prefixes of length 1 (zero rows stay zero).
+
+        Raises:
+            ValueError: this size is not held; the message says which are.
+        """
+        if dim not in self._prefixes:
+            raise ValueError(
+                f"this index holds prefixes of {self.dims}, not {dim}; "
+                f"make one with PrefixIndex(corpus, [{dim}])"
+            )
+        return self._prefixes[dim]
+
+    def __repr__(self) -> str:
+        """Shape, sizes and bytes."""
+        return (
+            f"PrefixIndex({len(self):,} x {self.full_dim}, prefixes {self.dims}, "
+            f"{self.nbytes / 1e6:,.1f} MB)"
+        )
 
 
 # ------------------------------------------------------------------- scanning and settling
@@ -180,74 +247,7 @@ def parts(queries: np.ndarray) -> Iterator[np.ndarray]:
         yield queries[start : start + QUERIES]
 
 
-# -------------------------------------------------------------------------- checked inputs
-
-
-def check_numbers(name: str, emb: ArrayLike) -> np.ndarray:
-    """Return an array of numbers, without a copy where there is one already."""
-    if hasattr(emb, "detach"):  # a tensor; torch itself is not needed here, and slow to import
-        emb = emb.detach().cpu()
-        half = emb.is_floating_point() and emb.element_size() < 4
-        emb = (emb.float() if half else emb).numpy()  # NumPy knows no bfloat16
-    array = np.asanyarray(emb)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
-    return array
-
-
-def check_matrix(name: str, emb: ArrayLike) -> np.ndarray:
-    """(n, D) as it is given, memory-mapped or not, without a copy."""
-    array = check_numbers(name, emb)
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{name} must have shape (n, D), n and D >= 1, got {array.shape}")
-    return array
-
-
-def check_queries(emb: ArrayLike, full_dim: int) -> tuple[np.ndarray, bool]:
-    """(q, D) queries, and whether only one was given, of shape (D,)."""
-    array = check_numbers("queries", emb)
-    one = array.ndim == 1
-    array = check_matrix("queries", array[None] if one else array)
-    if array.shape[1] != full_dim:
-        raise ValueError(
-            f"queries have {array.shape[1]} numbers and the corpus {full_dim}; both must come "
-            "from the same model (pass full vectors: the search cuts both)"
-        )
-    return check_finite("queries", array), one
-
-
-def check_finite(name: str, array: np.ndarray, first: int = 0) -> np.ndarray:
-    """Return the array, or name the row that holds a NaN; ``first`` is the number of row 0."""
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        row = first + int(finite.argmin())
-        raise ValueError(f"{name} holds NaN or infinite numbers, first in row {row}")
-    return array
-
-
-def check_steps(
-    steps: Sequence[tuple[int, int]], full_dim: int, top_k: int
-) -> list[tuple[int, int]]:
-    """The steps of a funnel as plain integers, in an order that makes sense."""
-    try:
-        checked = [(operator.index(dim), operator.index(keep)) for dim, keep in steps]
-    except (TypeError, ValueError):
-        raise TypeError(f"steps must be (dim, keep) pairs of integers, got {steps!r}") from None
-    if not checked:
-        raise ValueError("steps is empty; give at least one (dim, keep) pair such as (64, 200)")
-    for dim, keep in checked:
-        if not 1 <= dim <= full_dim:
-            raise ValueError(f"dim must be between 1 and {full_dim}, got {dim}")
-        if keep < top_k:
-            raise ValueError(
-                f"a shortlist of {keep} cannot hold top_k = {top_k} results; keep at least {top_k}"
-            )
-    for (dim, keep), (next_dim, next_keep) in zip(checked, checked[1:], strict=False):
-        if next_dim <= dim:
-            raise ValueError(f"the dims of steps must ascend, but {next_dim} follows {dim}")
-        if next_keep > keep:
-            raise ValueError(f"steps must keep ever fewer rows, but {next_keep} follows {keep}")
-    return checked
+# ------------------------------------------------------------------------- lengths of rows
 
 
 def to_float32(rows: np.ndarray) -> np.ndarray:

@@ -11,18 +11,12 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 import pandas as pd
 
-from mrl_course.miniature import miniature_folder
+from mrl_course.files import results_folder
 
 _PACKAGES = ("torch", "sentence-transformers", "tokenizers", "numpy")
-
-
-def results_folder() -> Path:
-    """Folder that holds the recorded runs, in a checkout or in an installed wheel."""
-    return miniature_folder().parent / "results"
 
 
 def circumstances(what: str, command: str, packages: Sequence[str] = _PACKAGES) -> dict:
@@ -52,7 +46,7 @@ def load_results(name: str) -> pd.DataFrame:
 
     Returns:
         A frame with the columns that the file names, one row per measurement; those of
-        ``twins_allnli`` are described at :func:`mrl_course.twins.compare_twins`, those of
+        ``twins_allnli`` are described at :func:`mrl_course.comparison.compare_twins`, those of
         ``search`` in ``data/results/README.md``. Everything else in the file, such as
         ``machine``, ``date`` and ``command``, is in its ``attrs``.
 

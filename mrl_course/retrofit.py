@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,16 +26,24 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 from tqdm import tqdm
 
-from mrl_course.dims import check_count, check_dims, check_weights, default_dims
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
+    check_finite,
+    check_matrix,
+    check_weights,
+    default_dims,
+)
 from mrl_course.evaluation import pca_rotation
-from mrl_course.groups import share_in_both
+from mrl_course.files import write_whole
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
-from mrl_course.ranking import check_finite, check_matrix, unit_rows
+from mrl_course.neighbours import share_in_both
+from mrl_course.ranking import unit_rows
 from mrl_course.search import exact_search
 
 _BLOCK = 16_384  # rows mapped at a time
@@ -125,19 +132,14 @@ class Head:
         return out
 
     def save(self, path: str | Path) -> Path:
-        """Write the head as one safetensors file, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            save_file(
-                {"weight": torch.from_numpy(np.ascontiguousarray(self.weight))},
-                partial,
-                metadata={"mrl_course": "head", "dims": json.dumps(self.dims)},
-            )
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        """Write the head as one safetensors file, whole or not at all; return the path.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors = {"weight": torch.from_numpy(np.ascontiguousarray(self.weight))}
+        metadata = {"mrl_course": "head", "dims": json.dumps(self.dims)}
+        return write_whole(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Head:

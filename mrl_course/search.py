@@ -25,24 +25,25 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 
-from mrl_course.costs import search_cost, time_calls
-from mrl_course.dims import check_count, check_dims, default_dims
-from mrl_course.ranking import (
-    NUMBERS,
-    QUERIES,
-    SAME,
-    Rows,
-    check_matrix,
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
     check_numbers,
     check_queries,
     check_steps,
+    default_dims,
+)
+from mrl_course.costs import search_cost, time_calls
+from mrl_course.ranking import (
+    QUERIES,
+    SAME,
+    PrefixIndex,
+    Rows,
     keep_rows,
-    lengths_of,
     narrow,
     order_rows,
     parts,
     scan,
-    to_float32,
     unit_rows,
 )
 
@@ -103,74 +104,6 @@ def truncate(emb: Emb, dim: int) -> Emb:
     scaled = prefix / torch.where(zero, torch.ones_like(peak), peak)
     unit = scaled / torch.where(zero, 1, torch.linalg.vector_norm(scaled, dim=-1, keepdim=True))
     return unit if isinstance(emb, torch.Tensor) else unit.numpy()
-
-
-class PrefixIndex:
-    """A corpus that is searched again and again, its prefixes held side by side in memory.
-
-    Any search function takes it in place of an array. The full vectors are not copied: they stay
-    where they are, also in a memory-mapped file (``np.load(path, mmap_mode="r")``), and only the
-    rows of a shortlist are read. Do not change the array afterwards.
-
-    Attributes:
-        corpus: the (n, D) array that was given.
-        dims: the prefix sizes held, ascending.
-        full_dim: D.
-        lengths: (n,) float32, of the full vectors; 1 for zero rows.
-    """
-
-    def __init__(self, corpus: ArrayLike, dims: int | Sequence[int]):
-        """Copy and normalise the prefixes, in blocks.
-
-        Args:
-            corpus: (n, D) embeddings.
-            dims: one prefix size or several, each 1 to D.
-
-        Raises:
-            TypeError, ValueError: no numbers, wrong shape, no rows, NaN or infinite (also beyond
-                the prefixes), dims out of range.
-        """
-        self.corpus = check_matrix("corpus", corpus)
-        self.full_dim = self.corpus.shape[1]
-        self.dims = sorted(check_dims([dims] if np.ndim(dims) == 0 else dims, self.full_dim))
-        self._prefixes = {k: np.empty((len(self), k), np.float32) for k in self.dims}
-        self.lengths = np.empty(len(self), np.float32)
-        step = max(1, NUMBERS // self.full_dim)
-        for start in range(0, len(self), step):
-            rows = to_float32(self.corpus[start : start + step])
-            here = slice(start, start + len(rows))
-            self.lengths[here] = lengths_of(rows, start)
-            for k, prefix in self._prefixes.items():
-                prefix[here] = rows[:, :k] / lengths_of(rows[:, :k], start)[:, None]
-
-    def __len__(self) -> int:
-        """Number of corpus rows."""
-        return len(self.corpus)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that this index holds beside the corpus: prefixes, and one length a row."""
-        return self.lengths.nbytes + sum(prefix.nbytes for prefix in self._prefixes.values())
-
-    def prefix(self, dim: int) -> np.ndarray:
-        """The contiguous (n, dim) float32 prefixes of length 1 (zero rows stay zero).
-
-        Raises:
-            ValueError: this size is not held; the message says which are.
-        """
-        if dim not in self._prefixes:
-            raise ValueError(
-                f"this index holds prefixes of {self.dims}, not {dim}; "
-                f"make one with PrefixIndex(corpus, [{dim}])"
-            )
-        return self._prefixes[dim]
-
-    def __repr__(self) -> str:
-        """Shape, sizes and bytes."""
-        return (
-            f"PrefixIndex({len(self):,} x {self.full_dim}, prefixes {self.dims}, "
-            f"{self.nbytes / 1e6:,.1f} MB)"
-        )
 
 
 def exact_search(

@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor
 from tqdm import tqdm
 
-from mrl_course.dims import check_dims, default_dims
+from mrl_course.arguments import check_dims, default_dims
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
 from mrl_course.models import build_static_model
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from mrl_course.lessons import FINDINGS_TAG, WIDGET_VIEW, clean_notebook, notebook_text
+from mrl_course.commands.lessons import FINDINGS_TAG, WIDGET_VIEW, clean_notebook, notebook_text
 
 Rule = Callable[[dict, Path], list[str]]
 RULES: list[Rule] = []

@@ -15,7 +15,8 @@ import huggingface_hub
 import pytest
 from test_data import PAIRS, TRAIN, write_folder
 
-from mrl_course import data, data_cli, miniature
+from mrl_course import data, miniature
+from mrl_course.commands import data as data_cli
 
 
 def run(*arguments: str) -> int:

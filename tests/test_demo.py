@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+import sys
 import unicodedata
+import webbrowser
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mrl_course import cli, demo
+from mrl_course.demo import corpora
 from mrl_course.evaluation import retrieval_curve
 from mrl_course.models import build_static_model, train_tokenizer
 from mrl_course.training import Twins
@@ -89,14 +92,14 @@ def test_ranking_and_overlap_are_those_of_plain_cosines(n, dim, seed):
     scores = {k: np.round(demo.prefix_scores(query, codes, k), 9) for k in range(1, dim + 1)}
     for k in range(1, dim + 1):  # by score, because the last digit may turn two equal rows round
         np.testing.assert_allclose(
-            scores[k][demo.ranking(query, codes, k)], scores[k][by_cosine(k)], atol=2e-9
+            scores[k][demo.rank_rows(query, codes, k)], scores[k][by_cosine(k)], atol=2e-9
         )
     curve = demo.overlap_curve(query, codes)
-    full = set(demo.ranking(query, codes, dim))
-    expected = [len(full & set(demo.ranking(query, codes, k))) for k in range(1, dim + 1)]
+    full = set(demo.rank_rows(query, codes, dim))
+    expected = [len(full & set(demo.rank_rows(query, codes, k))) for k in range(1, dim + 1)]
     assert curve.tolist() == expected and curve[-1] == min(10, n)
     with_shortlist = demo.overlap_curve(query, codes, shortlist=15)
-    expected = [len(full & set(demo.rerank(query, codes, k, 15))) for k in range(1, dim + 1)]
+    expected = [len(full & set(demo.rerank_rows(query, codes, k, 15))) for k in range(1, dim + 1)]
     assert with_shortlist.tolist() == expected
     assert (with_shortlist >= curve).all()
 
@@ -106,7 +109,7 @@ def test_first_result_agrees_with_the_courses_recall():
     corpus = rng.normal(size=(50, 12))
     queries = corpus + rng.normal(size=(50, 12))
     codes, _ = demo.quantise_rows(corpus)
-    found = [demo.ranking(query, codes, 6, 5) for query in queries]
+    found = [demo.rank_rows(query, codes, 6, 5) for query in queries]
     recall = np.mean([i in rows for i, rows in enumerate(found)])
     # The curve normalises the float rows; on codes it must give the very same number.
     curve = retrieval_curve(queries, codes.astype(float), list(range(50)), [6], k=5)
@@ -115,8 +118,8 @@ def test_first_result_agrees_with_the_courses_recall():
 
 def test_equal_rows_come_in_order_of_their_number():
     codes = np.array([[1, 2], [2, 4], [9, -9], [1, 2]], dtype=np.int8)
-    assert demo.ranking(np.array([1.0, 1.0]), codes, 1).tolist() == [0, 1, 2, 3]
-    assert demo.ranking(np.array([1.0, 2.0]), codes, 2, 3).tolist() == [0, 1, 3]
+    assert demo.rank_rows(np.array([1.0, 1.0]), codes, 1).tolist() == [0, 1, 2, 3]
+    assert demo.rank_rows(np.array([1.0, 2.0]), codes, 2, 3).tolist() == [0, 1, 3]
 
 
 @pytest.mark.parametrize("k", [0, 3])
@@ -437,7 +440,7 @@ def test_models_from_a_folder_are_taken_as_they_are(twins, tmp_path, capsys):
     arguments = ["--corpus", tmp_path / "a.txt", "--out", tmp_path / "p.html", "--models"]
     assert run(*arguments, tmp_path / "models") == 0
     data = data_of(tmp_path / "p.html")
-    assert data["dim"] == 24 and demo.GIVEN in data["about"]
+    assert data["dim"] == 24 and corpora.GIVEN in data["about"]
     assert run(*arguments, tmp_path) == 1
     assert "save-models" in capsys.readouterr().err
 
@@ -460,7 +463,7 @@ def test_the_regular_twin_beside_itself_after_rotate_and_distil(twins, tmp_path,
 
 def test_open_hands_the_page_to_the_browser(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(demo.webbrowser, "open", lambda url: opened.append(url) or True)
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
     (tmp_path / "a.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     assert run("--corpus", tmp_path / "a.txt", "--out", tmp_path / "p.html", "--open") == 0
     assert opened == [(tmp_path / "p.html").as_uri()]
@@ -494,7 +497,7 @@ def test_jupyter_gets_the_address_and_colab_the_page(twins, tmp_path, monkeypatc
     page = demo.build_demo(twins, SENTENCES[:9], "build/p.html")
     assert 'src="build/p.html"' in demo.show_page(page).data
     assert len(demo.show_page(page).data) < 300
-    monkeypatch.setitem(demo.sys.modules, "google.colab", demo)
+    monkeypatch.setitem(sys.modules, "google.colab", demo)
     frame = demo.show_page(page).data
     inside = re.search(r'srcdoc="([^"]*)"', frame)[1]
     assert demo.html.unescape(inside) == page.read_text(encoding="utf-8")

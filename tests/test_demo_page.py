@@ -78,8 +78,8 @@ def expected_rows(path, model, text, k, shortlist=0):
     )
     corpus = array(part["corpus"]["codes"], "i1", dim)
     if shortlist:
-        return demo.rerank(query, corpus, k, shortlist).tolist()
-    return demo.ranking(query, corpus, k).tolist()
+        return demo.rerank_rows(query, corpus, k, shortlist).tolist()
+    return demo.rank_rows(query, corpus, k).tolist()
 
 
 # ------------------------------------------------------------------------------- using the page

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mrl_course import data, doctor, lessons
-from mrl_course.doctor import NOTE, OK, PROBLEM
+from mrl_course import data
+from mrl_course.commands import doctor, lessons
+from mrl_course.commands.doctor import NOTE, OK, PROBLEM
 
 
 @pytest.fixture(autouse=True)

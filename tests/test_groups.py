@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 from sklearn.metrics import normalized_mutual_info_score
 
-from mrl_course.groups import (
+from mrl_course.neighbours import (
     align_picture,
     cluster,
     cluster_scores,

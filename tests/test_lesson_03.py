@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lesson_source import functions_of
 
-from mrl_course.exercises.lesson_03 import loss_of_texts, mean_of_tokens
+from mrl_course.check.lesson_03 import loss_of_texts, mean_of_tokens
 from mrl_course.losses import info_nce
 from mrl_course.models import build_static_model
 from mrl_course.training import (

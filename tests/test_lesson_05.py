@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from lesson_source import functions_of
 from sentence_transformers.util import quantize_embeddings
 
+from mrl_course.check.lesson_05 import cosines_of_sizes, int8_codes, unpack_signs
 from mrl_course.evaluation import retrieval_curve
-from mrl_course.exercises.lesson_05 import cosines_of_sizes, int8_codes, unpack_signs
 from mrl_course.search import truncate
 
 LESSON = functions_of("05_truncation_in_practice")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from lesson_source import functions_of
 
 from mrl_course import check
+from mrl_course.check import lesson_06 as exercises
 from mrl_course.costs import search_cost
-from mrl_course.exercises import lesson_06 as exercises
 from mrl_course.search import (
     exact_search,
     funnel_search,

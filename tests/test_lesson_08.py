@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lesson_source import functions_of
 
-from mrl_course import groups
+from mrl_course import neighbours as groups
 
 LESSON = functions_of("08_pictures_clusters_recommendations")
 quick = settings(deadline=None, max_examples=40)

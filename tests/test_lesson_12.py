@@ -9,7 +9,7 @@ from lesson_source import functions_of
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from mrl_course import check
-from mrl_course.exercises import lesson_12 as exercises
+from mrl_course.check import lesson_12 as exercises
 from mrl_course.losses import info_nce
 from mrl_course.models import build_static_model
 from mrl_course.results import load_results

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mrl_course import lessons
-from mrl_course.lessons import LessonError, clean_notebook, notebook_text, read_notebook
+from mrl_course.commands import lessons
+from mrl_course.commands.lessons import LessonError, clean_notebook, notebook_text, read_notebook
 
 PROBE = """
 import os, sys

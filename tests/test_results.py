@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mrl_course import results, twins
-from mrl_course.results import load_results, results_folder
+from mrl_course import results
+from mrl_course.commands import twins
+from mrl_course.files import results_folder
+from mrl_course.results import load_results
 
 ROW = ["regular", 0, "sts_spearman", 8, 0.5, 0.7]
 

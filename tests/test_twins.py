@@ -7,7 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from mrl_course import cli, twins
+from mrl_course import cli
+from mrl_course.commands import twins
 
 COMMAND = ["twins", "--source", "mini", "--limit", "600", "--dim", "16", "--epochs", "1"]
 

@@ -1,0 +1,325 @@
+"""What a vector knows about groups: neighbours, clusters, pictures and recommendations.
+
+All similarities are cosines. To ask about the first k numbers, pass ``emb[:, :k]``: the rows are
+normalised here, after the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
+from threadpoolctl import threadpool_limits
+
+from mrl_course.arguments import check_count, check_dims, check_matrix
+from mrl_course.search import Neighbours, exact_search, truncate
+
+
+class ClusterScores(NamedTuple):
+    """How well clusters agree with known groups; both numbers lie in [0, 1].
+
+    Attributes:
+        purity: share of rows whose group is the most frequent one in their cluster. It grows with
+            the number of clusters, and is 1 when each row is a cluster of its own.
+        nmi: normalised mutual information, 0 when clusters and groups have nothing to do with
+            each other, 1 when they are the same.
+    """
+
+    purity: float
+    nmi: float
+
+
+def nearest_rows(emb: ArrayLike, top_k: int = 10) -> np.ndarray:
+    """The ``top_k`` rows most similar to each row, itself left out.
+
+    Args:
+        emb: (n, D) embeddings or prefixes.
+        top_k: how many, 1 <= top_k < n.
+
+    Returns:
+        (n, top_k) int64 row numbers, the most similar first, equal cosines by row number.
+
+    Raises:
+        TypeError, ValueError: wrong shape, NaN, ``top_k`` out of range.
+    """
+    emb = check_matrix("emb", emb)
+    check_count("top_k", top_k, most=len(emb) - 1, of="the other rows")
+    found = exact_search(emb, emb, top_k=top_k + 1).indices
+    other = found != np.arange(len(emb))[:, None]
+    other[other.all(axis=1), -1] = False  # a row with many equals need not have found itself
+    return found[other].reshape(len(emb), top_k)
+
+
+def neighbour_overlap(emb: ArrayLike, reference: ArrayLike, top_k: int = 10) -> float:
+    """The share of each row's neighbours that are the same in two spaces, averaged over rows.
+
+    ``neighbour_overlap(emb[:, :k], emb)`` says how much of a neighbourhood a cut leaves alone. No
+    labels are needed. Expect top_k / (n - 1) by chance.
+
+    Args:
+        emb: (n, D) vectors, for example prefixes.
+        reference: (n, D') vectors of the same n items, for example the full ones.
+        top_k: how many neighbours count, 1 <= top_k < n.
+
+    Returns:
+        A number in [0, 1]; the order among the neighbours does not matter.
+
+    Raises:
+        TypeError, ValueError: wrong shapes, NaN, ``top_k`` out of range.
+    """
+    emb, reference = check_matrix("emb", emb), check_matrix("reference", reference)
+    if len(emb) != len(reference):
+        raise ValueError(
+            f"emb has {len(emb)} rows and reference {len(reference)}; both must hold the same items"
+        )
+    first, second = nearest_rows(emb, top_k), nearest_rows(reference, top_k)
+    return share_in_both(first, second)
+
+
+def share_in_both(first: np.ndarray, second: np.ndarray) -> float:
+    """Two (n, m) arrays of row numbers, none twice in a row -> the mean share that rows share."""
+    return float((first[:, :, None] == second[:, None, :]).any(axis=2).mean())
+
+
+def neighbour_agreement(emb: ArrayLike, labels: Sequence, top_k: int = 10) -> float:
+    """The share of each row's neighbours that carry its own label, averaged over rows.
+
+    Compare it with :func:`label_chance`: with few labels, chance alone gives much.
+
+    Args:
+        emb: (n, D) vectors.
+        labels: n labels, strings or numbers.
+        top_k: how many neighbours count, 1 <= top_k < n.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        TypeError, ValueError: wrong shapes, NaN, ``top_k`` out of range.
+    """
+    emb = check_matrix("emb", emb)
+    codes = _codes("labels", labels, len(emb))
+    return float((codes[nearest_rows(emb, top_k)] == codes[:, None]).mean())
+
+
+def score_clusters(clusters: Sequence, labels: Sequence) -> ClusterScores:
+    """Purity and normalised mutual information of clusters against known groups.
+
+    Args:
+        clusters: the cluster of each of n rows, numbers or strings.
+        labels: the group of each row.
+
+    Returns:
+        :class:`ClusterScores`. NMI is the mutual information over the mean of the two entropies;
+        if clusters and groups are both a single one, it is 1.
+
+    Raises:
+        ValueError: no rows, or different lengths.
+    """
+    first = _codes("clusters", clusters, len(clusters))
+    second = _codes("labels", labels, len(first))
+    counts = np.zeros((first.max() + 1, second.max() + 1))  # rows: clusters, columns: groups
+    np.add.at(counts, (first, second), 1)
+    purity = float(counts.max(axis=1).sum() / len(first))
+    return ClusterScores(purity, float(normalized_mutual_info_score(second, first)))
+
+
+def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np.ndarray:
+    """k-means on vectors of length 1, where the nearest centre is the one most alike in direction.
+
+    Args:
+        emb: (n, D) vectors; normalised here.
+        groups: how many clusters, 1 <= groups <= n.
+        seed: of the starts.
+        restarts: how many starts; the tightest result is kept.
+
+    Returns:
+        (n,) int64 cluster numbers from 0.
+
+    Raises:
+        TypeError, ValueError: wrong shape, NaN, ``groups`` out of range.
+    """
+    emb = check_matrix("emb", emb)
+    check_count("groups", groups, most=len(emb), of="the rows")
+    check_count("restarts", restarts, most=1000, of="a sensible number of starts")
+    means = KMeans(groups, n_init=restarts, random_state=seed)
+    unit = truncate(emb, emb.shape[1])
+    # One thread: the order of sums, and so the result, must not depend on how many there are. For
+    # some thousand rows it is no slower.
+    with threadpool_limits(limits=1):
+        return means.fit_predict(unit).astype(np.int64)
+
+
+def cluster_scores(
+    emb: ArrayLike, labels: Sequence, groups: int | None = None, seed: int = 0, restarts: int = 5
+) -> ClusterScores:
+    """Cluster without looking at the labels, then compare: :func:`cluster`, `score_clusters`.
+
+    Args:
+        emb: (n, D) vectors.
+        labels: n labels.
+        groups: how many clusters; as many as there are labels by default. Compare purities only
+            between results with the same number.
+        seed, restarts: as in :func:`cluster`.
+
+    Raises:
+        TypeError, ValueError: wrong shapes, NaN, ``groups`` out of range.
+    """
+    emb = check_matrix("emb", emb)
+    codes = _codes("labels", labels, len(emb))
+    groups = int(codes.max()) + 1 if groups is None else groups
+    return score_clusters(cluster(emb, groups, seed, restarts), codes)
+
+
+def nested_clusters(
+    emb: ArrayLike, dims: Sequence[int], groups: Sequence[int], seed: int = 0
+) -> np.ndarray:
+    """Clusters inside clusters: few numbers split the whole, more numbers split the parts.
+
+    Args:
+        emb: (n, D) vectors.
+        dims: the prefix size of each level, the top level first, for example ``[8, 64]``.
+        groups: into how many parts each cluster of the level above is split, for example
+            ``[7, 4]``. A cluster with fewer rows is split into single rows.
+        seed: of the starts.
+
+    Returns:
+        (n, levels) int64. Column i holds cluster numbers from 0; two rows that share a cluster in
+        a column share one in every column before it.
+
+    Raises:
+        TypeError, ValueError: wrong shapes, NaN, ``dims`` and ``groups`` of different length.
+    """
+    emb = check_matrix("emb", emb)
+    if len(dims) != len(groups) or not len(dims):
+        raise ValueError(
+            f"dims and groups need one entry for each level, got {list(dims)} and {list(groups)}"
+        )
+    for dim in dims:  # one at a time: two levels may look at the same prefix
+        check_dims([dim], emb.shape[1])
+    parts = np.zeros(len(emb), dtype=np.int64)
+    levels = []
+    for dim, count in zip(dims, groups, strict=True):
+        check_count("groups", count, most=len(emb), of="the rows")
+        split = np.zeros_like(parts)
+        for part in range(parts.max() + 1):
+            mine = parts == part
+            split[mine] = cluster(emb[mine][:, :dim], min(count, int(mine.sum())), seed)
+        parts = np.unique(parts * (split.max() + 1) + split, return_inverse=True)[1]
+        levels.append(parts)
+    return np.stack(levels, axis=1)
+
+
+def align_picture(picture: ArrayLike, reference: ArrayLike) -> np.ndarray:
+    """Turn, flip, shift and scale a picture so that its points lie near those of another.
+
+    This is the orthogonal Procrustes problem. Distances inside the picture all change by one common
+    factor, so nothing is bent: what differs afterwards differs for real.
+
+    Args:
+        picture: (n, 2) points, or (n, any number).
+        reference: points of the same n items, of the same shape.
+
+    Returns:
+        (n, 2) float64: c * (picture - its mean) @ R + the mean of the reference, with R orthogonal
+        and c >= 0 such that the squared distances to the reference are smallest.
+
+    Raises:
+        TypeError, ValueError: different shapes, NaN, or all points of the picture are equal.
+    """
+    picture = check_matrix("picture", picture).astype(np.float64)
+    reference = check_matrix("reference", reference).astype(np.float64)
+    if picture.shape != reference.shape:
+        raise ValueError(
+            f"picture has shape {picture.shape} and reference {reference.shape}; must be equal"
+        )
+    for name, points in (("picture", picture), ("reference", reference)):
+        if not np.isfinite(points).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
+    centred, target = picture - picture.mean(axis=0), reference - reference.mean(axis=0)
+    spread = (centred**2).sum()
+    if spread == 0:
+        raise ValueError("all points of picture are equal; there is nothing to turn")
+    left, stretch, right = np.linalg.svd(centred.T @ target)
+    return stretch.sum() / spread * centred @ (left @ right) + reference.mean(axis=0)
+
+
+def kept_above_chance(score: float, full_score: float, chance: float) -> float:
+    """The share of what a model knows at full size that is left after a cut.
+
+    Retention, with the score that knowing nothing would get taken off first: with few labels that
+    score is high, and plain retention then looks good for a cut that lost everything.
+
+    Args:
+        score: after the cut.
+        full_score: at full size; it must be above ``chance``.
+        chance: what vectors without any information would score.
+
+    Returns:
+        1 if nothing is lost, 0 at the level of chance, below 0 under it.
+
+    Raises:
+        ValueError: ``full_score`` is not above ``chance``.
+    """
+    if not full_score > chance:
+        raise ValueError(f"full_score must be above chance, got {full_score} and {chance}")
+    return (score - chance) / (full_score - chance)
+
+
+def label_chance(labels: Sequence) -> float:
+    """How often two rows drawn by chance have the same label: the sum of the squared shares.
+
+    This is what :func:`neighbour_agreement` would be if neighbours were drawn by chance (with the
+    row itself among the candidates).
+    """
+    shares = np.bincount(_codes("labels", labels, len(labels))) / len(labels)
+    return float((shares**2).sum())
+
+
+def recommend(
+    emb: ArrayLike, liked: Sequence[int], dim: int | None = None, top_k: int = 10
+) -> Neighbours:
+    """The items nearest to the mean of what a person liked, without those items themselves.
+
+    Each liked item counts the same: its prefix is cut and normalised before the mean is taken, so
+    that a long vector does not decide alone.
+
+    Args:
+        emb: (n, D) embeddings of all items.
+        liked: row numbers of liked items, each once, at least one.
+        dim: compare only the first ``dim`` numbers; all by default.
+        top_k: how many to return, at most n minus the liked ones.
+
+    Returns:
+        :class:`~mrl_course.search.Neighbours`: (top_k,) row numbers and cosines, the best first.
+
+    Raises:
+        TypeError, ValueError: wrong shape, NaN, a row number that is no row or comes twice, likes
+            that cancel out, ``dim`` or ``top_k`` out of range.
+    """
+    emb = check_matrix("emb", emb)
+    rows = [int(row) for row in liked]
+    if not rows or len(set(rows)) < len(rows) or not 0 <= min(rows) <= max(rows) < len(emb):
+        raise ValueError(
+            f"liked must name rows 0 to {len(emb) - 1}, each once, at least one; got {rows[:10]}"
+        )
+    check_count("top_k", top_k, most=len(emb) - len(rows), of="the items not liked yet")
+    unit = truncate(emb, emb.shape[1] if dim is None else dim)
+    taste = unit[rows].mean(axis=0)
+    if not np.linalg.norm(taste) > 1e-6:
+        raise ValueError("the liked items point in opposite directions; their mean is zero")
+    found = exact_search(taste, unit, top_k=top_k + len(rows))
+    new = ~np.isin(found.indices, rows)
+    return Neighbours(found.indices[new][:top_k], found.scores[new][:top_k])
+
+
+def _codes(name: str, labels: Sequence, rows: int) -> np.ndarray:
+    """Labels as numbers 0, 1, 2 and so on, in the order of the sorted labels."""
+    array = np.asarray(labels, dtype=str) if len(labels) else np.empty(0)
+    if array.shape != (rows,) or not rows:
+        raise ValueError(f"{rows} rows need {rows} {name}, at least one; got shape {array.shape}")
+    return np.unique(array, return_inverse=True)[1]
