@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mrl_course import check
+from mrl_course.check import engine
 from mrl_course.check import ClaimError, Exercise, Wrong, claim, compare_arrays, register
 
 # ---------------------------------------------------------------------------------- claims
@@ -96,7 +97,7 @@ def exits(emb):
 @pytest.fixture
 def samples(monkeypatch):
     """Two exercises, as exercises.py declares them: one wants a function, one a number."""
-    monkeypatch.setattr(check, "_REGISTRY", {})
+    monkeypatch.setattr(engine, "REGISTRY", {})
     monkeypatch.setitem(sys.modules, "mrl_course.check", ModuleType("mrl_course.check"))
 
     @register(
@@ -131,7 +132,7 @@ def samples(monkeypatch):
             return "it is a text in quotes."
         return None if answer == 3072 else f"{answer} is not right: every number takes 4 bytes."
 
-    return check._REGISTRY
+    return engine.REGISTRY
 
 
 def self_test(exercise: Exercise) -> None:
@@ -253,24 +254,24 @@ def test_ctrl_c_still_stops(samples):
 def test_an_in_place_change_never_reaches_the_checkers_data(samples):
     data = torch.tensor([[3.0, 4.0]])
     table = {"rows": [np.ones(2), data]}
-    with pytest.raises(check._Problem, match="argument `emb` in place"):
-        check._watched(unit_inplace)(data)
-    with pytest.raises(check._Problem, match="argument `table` in place"):
-        check._watched(lambda table: table["rows"].pop())(table=table)
+    with pytest.raises(engine._Problem, match="argument `emb` in place"):
+        engine._watched(unit_inplace)(data)
+    with pytest.raises(engine._Problem, match="argument `table` in place"):
+        engine._watched(lambda table: table["rows"].pop())(table=table)
     assert data.tolist() == [[3.0, 4.0]]
     assert len(table["rows"]) == 2
 
 
 def test_gradients_reach_the_checkers_tensor():
     x = torch.ones(2, 2, requires_grad=True)
-    check._watched(lambda emb: (emb**2).sum())(x).backward()
+    engine._watched(lambda emb: (emb**2).sum())(x).backward()
     assert x.grad.tolist() == [[2.0, 2.0], [2.0, 2.0]]
 
 
 def test_a_result_for_one_input_and_none_for_another_is_wrong():
-    function = check._watched(lambda k: k if k > 1 else None)
+    function = engine._watched(lambda k: k if k > 1 else None)
     function(2)
-    with pytest.raises(check._Problem, match="branch without `return`"):
+    with pytest.raises(engine._Problem, match="branch without `return`"):
         function(1)
 
 
@@ -280,9 +281,9 @@ def test_an_error_after_a_result_is_wrong_not_unattempted():
             raise NotImplementedError("k of 1")
         return k
 
-    function = check._watched(halfway)
+    function = engine._watched(halfway)
     function(2)
-    with pytest.raises(check._Problem, match="raised NotImplementedError: k of 1"):
+    with pytest.raises(engine._Problem, match="raised NotImplementedError: k of 1"):
         function(1)
 
 
@@ -344,7 +345,7 @@ def test_showing_an_exercise_does_not_show_its_key(samples):
 
 
 def test_names_are_looked_up_and_close_ones_suggested(samples):
-    assert dir(check) == sorted([*check.__all__, "unit_rows", "bytes_of_a_vector"])
+    assert dir(check) == sorted([*engine.__all__, "unit_rows", "bytes_of_a_vector"])
     assert [exercise.name for exercise in check.exercises(lesson=1)] == ["bytes_of_a_vector"]
     with pytest.raises(AttributeError, match="'unit_row'.*Did you mean unit_rows"):
         check.unit_row  # noqa: B018

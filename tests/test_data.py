@@ -64,7 +64,7 @@ def fresh_choice(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(
-        miniature, "miniature_folder", lambda: write_folder(tmp_path / "mini"), raising=False
+        data, "miniature_folder", lambda: write_folder(tmp_path / "mini"), raising=False
     )
     monkeypatch.setattr(data, "probe_hub", lambda data_set: "the test has no network")
     data._forget_auto()
@@ -267,7 +267,7 @@ def test_mini_reads_the_miniature_in_silence(capsys, monkeypatch, tmp_path):
     assert data.load_stsb(source="mini").to_dict() == PAIRS
     assert data.load_stsb(source=" Mini ").to_dict() == PAIRS
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(miniature, "miniature_folder", lambda: tmp_path / "gone")
+    monkeypatch.setattr(data, "miniature_folder", lambda: tmp_path / "gone")
     with pytest.raises(data.DataSourceError, match=r"gone does not exist.*Install"):
         data.load_stsb(source="mini")
 

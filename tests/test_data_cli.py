@@ -105,7 +105,7 @@ def test_report_names_the_source_rows_and_columns(remote, capsys, monkeypatch):
     assert "all-nli: train 4 rows, dev 3 rows, test 3 rows; columns anchor, positive" in out
     assert "stsb: train 2 rows, validation 2 rows, test 2 rows; columns sentence1" in out
 
-    monkeypatch.setattr(miniature, "miniature_folder", lambda: remote)
+    monkeypatch.setattr(data, "miniature_folder", lambda: remote)
     monkeypatch.setattr(data, "probe_hub", lambda data_set: "a storm is raging")
     assert run() == 0
     assert capsys.readouterr().out.count("Data: the embedded miniature, because a storm") == 1
@@ -277,7 +277,7 @@ def test_the_real_client_downloads_a_checked_copy(server, tmp_path):
     env, _ = server
     target = tmp_path / "copy"
     code = (
-        "import pathlib; from mrl_course import data_cli;"
+        "import pathlib; from mrl_course.commands import data as data_cli;"
         f"data_cli.download(pathlib.Path({str(target)!r}))"
     )
     done = python(code, env)

@@ -16,7 +16,7 @@ ROW = ["regular", 0, "sts_spearman", 8, 0.5, 0.7]
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     """A function that writes a run named ``run`` with some keys changed."""
-    monkeypatch.setattr(results, "miniature_folder", lambda: tmp_path / "miniature")
+    monkeypatch.setattr(results, "results_folder", lambda: tmp_path / "results")
     (tmp_path / "results").mkdir()
 
     def write(text=None, **changes):

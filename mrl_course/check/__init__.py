@@ -17,8 +17,8 @@ import difflib
 import importlib
 import pkgutil
 
+from mrl_course.check import engine
 from mrl_course.check.engine import (
-    REGISTRY,
     ClaimError,
     Exercise,
     Wrong,
@@ -43,7 +43,7 @@ __all__ = [
 def exercises(lesson: int | None = None) -> list[Exercise]:
     """Return all exercises of the course, or of one lesson, in the order of declaration."""
     _load()
-    return [exercise for exercise in REGISTRY.values() if lesson in (None, exercise.lesson)]
+    return [exercise for exercise in engine.REGISTRY.values() if lesson in (None, exercise.lesson)]
 
 
 def _load() -> None:
@@ -56,9 +56,9 @@ def _load() -> None:
 def __getattr__(name: str) -> Exercise:
     if not name.startswith("_"):
         _load()
-        if name in REGISTRY:
-            return REGISTRY[name]
-    close = difflib.get_close_matches(name, REGISTRY, n=3)
+        if name in engine.REGISTRY:
+            return engine.REGISTRY[name]
+    close = difflib.get_close_matches(name, engine.REGISTRY, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise AttributeError(
         f"there is no exercise or function {name!r} in mrl_course.check.{hint}"
@@ -68,4 +68,4 @@ def __getattr__(name: str) -> Exercise:
 
 def __dir__() -> list[str]:
     _load()
-    return sorted([*__all__, *REGISTRY])
+    return sorted([*__all__, *engine.REGISTRY])
