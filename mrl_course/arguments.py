@@ -45,7 +45,7 @@ def check_count(
         WrongKind: not an integer.
         WrongValue: outside the limits; the message names the value.
     """
-    number = _integer(value, f"{name} must be an integer, got {value!r}")
+    number = _integer(value, f"{name} must be an integer, got {_short(value)}")
     if most is not None and not least <= number <= most:
         raise WrongValue(
             f"{name} must be between {least} and {most}{f' ({of})' if of else ''}, got {value}"
@@ -77,16 +77,21 @@ def check_number(
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()  # NumPy scalars and tensors of no dimension
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise WrongKind(f"{name} must be a number, got {value!r}")
-    number = float(value)
+        raise WrongKind(f"{name} must be a number, got {_short(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
     wanted = [f"above {above:g}"] if above is not None else []
     wanted += [f"at least {least:g}"] if least is not None else []
     wanted += [f"at most {most:g}"] if most is not None else []
     fits = math.isfinite(number)
+    if wanted and not fits:
+        wanted += ["finite"]
     fits = fits and (above is None or number > above)
     fits = fits and (least is None or number >= least) and (most is None or number <= most)
     if not fits:
-        raise WrongValue(f"{name} must be {' and '.join(wanted) or 'finite'}, got {number:g}")
+        raise WrongValue(f"{name} must be {' and '.join(wanted) or 'finite'}, got {number!r}")
     return number
 
 
@@ -126,10 +131,9 @@ def check_dims(dims: Any, full_dim: int, *, warn_missing_full: bool = False) -> 
         WrongKind: ``dims`` is not a list of integers.
         WrongValue: empty, repeated, below 1 or above D; the message names the value.
     """
-    if isinstance(dims, (str, bytes, Mapping)) or not hasattr(dims, "__iter__"):
-        raise WrongKind(f"dims must be a list of integers such as [8, 16, 32], got {dims!r}")
+    message = f"dims must be a list of integers such as [8, 16, 32], got {_short(dims)}"
     checked: list[int] = []
-    for k in dims:
+    for k in _listed(dims, message):
         k = _integer(k, f"dims must be integers, got {k!r} ({type(k).__name__})")
         if not 1 <= k <= full_dim:
             raise WrongValue(
@@ -159,9 +163,9 @@ def check_weights(weights: Any, count: int) -> list[float]:
     """
     if weights is None:
         return [1.0] * count
-    if isinstance(weights, (str, bytes, Mapping)) or not hasattr(weights, "__iter__"):
-        raise WrongKind(f"weights must be a list of numbers such as [1, 1, 2], got {weights!r}")
-    checked = [check_number(f"weights[{i}]", w, least=0) for i, w in enumerate(weights)]
+    message = f"weights must be a list of numbers such as [1, 1, 2], got {_short(weights)}"
+    listed = _listed(weights, message)
+    checked = [check_number(f"weights[{i}]", w, least=0) for i, w in enumerate(listed)]
     if len(checked) != count:
         raise WrongValue(f"{count} dims need {count} weights, got {len(checked)}")
     if not any(checked):
@@ -190,7 +194,7 @@ def check_numbers(name: str, emb: ArrayLike) -> np.ndarray:
     """
     try:
         array = np.asanyarray(_without_torch(emb))
-    except ValueError as error:  # rows of different lengths
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged rows, sparse tensors
         raise WrongKind(f"{name} must be one array of numbers: {error}") from None
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
@@ -218,9 +222,28 @@ def _without_torch(emb: Any) -> Any:
     return emb
 
 
+def check_vectors(name: str, emb: ArrayLike) -> np.ndarray:
+    """As :func:`check_numbers`, but no bytes: packed sign bits are not numbers to compare."""
+    array = check_numbers(name, emb)
+    if array.dtype == np.uint8:
+        raise WrongKind(
+            f"{name} holds unsigned bytes (uint8), as packed sign bits do; unpack those with "
+            "numpy.unpackbits, or convert to float32 if the bytes really are numbers"
+        )
+    return array
+
+
+def check_values(name: str, values: ArrayLike, count: int, of: str) -> np.ndarray:
+    """(count,) float64 finite numbers, one for each of ``of``."""
+    array = check_numbers(name, values)
+    if array.shape != (count,):
+        raise WrongValue(f"{count} {of} need {count} {name}, got shape {array.shape}")
+    return check_finite(name, array).astype(np.float64)
+
+
 def check_matrix(name: str, emb: ArrayLike) -> np.ndarray:
     """(n, D) as it is given, memory-mapped or not, without a copy; NaN is not looked for."""
-    array = check_numbers(name, emb)
+    array = check_vectors(name, emb)
     if array.ndim != 2 or array.size == 0:
         raise WrongValue(f"{name} must have shape (n, D), n and D >= 1, got {array.shape}")
     return array
@@ -242,7 +265,7 @@ def check_same_size(name: str, emb: np.ndarray, other: str, full_dim: int) -> No
 
 def check_queries(emb: ArrayLike, full_dim: int) -> tuple[np.ndarray, bool]:
     """(q, D) queries, and whether only one was given, of shape (D,)."""
-    array = check_numbers("queries", emb)
+    array = check_vectors("queries", emb)
     one = array.ndim == 1
     array = check_matrix("queries", array[None] if one else array)
     check_same_size("queries", array, "the corpus", full_dim)
@@ -255,9 +278,11 @@ def check_finite(name: str, array: np.ndarray, first: int = 0) -> np.ndarray:
         return array
     finite = np.isfinite(array)
     if not finite.all():
-        rows = finite.reshape(len(array), -1).all(axis=1)
+        place = np.unravel_index(int(finite.argmin()), array.shape)
+        row = first + int(place[0]) if place else first
+        column = f" (number {place[1]} of the row)" if len(place) > 1 else ""
         raise WrongValue(
-            f"{name} holds NaN or infinite numbers, first in row {first + int(rows.argmin())}"
+            f"{name} holds NaN or infinite numbers, first in row {row}: {array[place]}{column}"
         )
     return array
 
@@ -266,14 +291,13 @@ def check_steps(
     steps: Sequence[tuple[int, int]], full_dim: int, top_k: int
 ) -> list[tuple[int, int]]:
     """The steps of a funnel as plain integers, in an order that makes sense."""
-    if not hasattr(steps, "__iter__"):
-        raise WrongKind(f"steps must be (dim, size) pairs of integers, got {steps!r}")
+    message = f"steps must be (dim, size) pairs of integers, got {_short(steps)}"
     checked = []
-    for step in steps:
-        if not isinstance(step, (tuple, list)) or len(step) != 2:
-            raise WrongKind(f"steps must be (dim, size) pairs of integers, got {steps!r}")
-        message = f"steps must be (dim, size) pairs of integers, got {steps!r}"
-        checked.append((_integer(step[0], message), _integer(step[1], message)))
+    for step in _listed(steps, message):
+        pair = _listed(step, message)
+        if len(pair) != 2:
+            raise WrongKind(message)
+        checked.append((_integer(pair[0], message), _integer(pair[1], message)))
     if not checked:
         raise WrongValue("steps is empty; give at least one (dim, size) pair such as (64, 200)")
     for dim, keep in checked:
@@ -308,14 +332,14 @@ def check_rows(name: str, rows: Any, count: int, *, of: str = "rows") -> np.ndar
         WrongValue: a negative number, one that is too large, one that comes twice; the message
             says at which place.
     """
-    if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__iter__"):
-        raise WrongKind(f"{name} must be a list of row numbers, got {_short(rows)}")
-    listed = sorted(rows) if isinstance(rows, (set, frozenset)) else rows
-    numbers = []
+    if hasattr(rows, "detach"):
+        rows = rows.detach().cpu().numpy()
+    listed = _listed(rows, f"{name} must be a list of row numbers, got {_short(rows)}")
+    numbers: list[int] = []
     for place, row in enumerate(listed):
         number = _integer(
             row,
-            f"{name} must hold row numbers (integers from 0 to {count - 1}), got {row!r} "
+            f"{name} must hold row numbers (integers from 0 to {count - 1}), got {_short(row)} "
             f"({type(row).__name__}) at place {place}",
         )
         if not 0 <= number < count:
@@ -347,13 +371,21 @@ def check_relevant(relevant: Any, queries: int, corpus: int) -> list[np.ndarray]
         WrongValue: another number of entries, a query without an answer, a row that does not
             exist or comes twice.
     """
-    if isinstance(relevant, (str, bytes)) or not hasattr(relevant, "__len__"):
-        raise WrongKind(f"relevant must be a list with one entry a query, got {_short(relevant)}")
-    shape = getattr(relevant, "shape", None)
+    message = f"relevant must be a list with one entry a query, got {_short(relevant)}"
+    if isinstance(relevant, (set, frozenset)):
+        raise WrongKind(f"{message}: a set has no order")
+    if hasattr(relevant, "detach"):
+        relevant = relevant.detach().cpu().numpy()
+    if not isinstance(relevant, Mapping):
+        shape = getattr(relevant, "shape", None)
+        relevant = _listed(relevant, message)
+    else:
+        shape = None
     if shape is not None and len(shape) == 2 and tuple(shape) == (queries, corpus) and corpus > 1:
         raise WrongKind(
-            f"relevant is a matrix of {queries} x {corpus} booleans or numbers, one column for each "
-            "row of the corpus; row numbers are needed: [numpy.flatnonzero(row) for row in matrix]"
+            f"relevant is a matrix of {queries} x {corpus} booleans or numbers, one column for "
+            "each row of the corpus; row numbers are needed: [numpy.flatnonzero(row) for row in "
+            "matrix]"
         )
     if len(relevant) != queries:
         raise WrongValue(
@@ -365,22 +397,27 @@ def check_relevant(relevant: Any, queries: int, corpus: int) -> list[np.ndarray]
     checked = []
     for query, rows in enumerate(relevant):
         name = f"relevant[{query}]"
-        if isinstance(rows, Mapping):
-            rows = [
-                row for row, grade in rows.items() if check_number(f"grade in {name}", grade) > 0
-            ]
-        elif isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__") or np.ndim(rows) == 0:
-            rows = rows if isinstance(rows, (set, frozenset)) else [rows]
-        elif isinstance(rows, tuple):
-            raise WrongValue(
-                f"{name} is the tuple {rows!r}, which could be (row, grade); give a list of row "
-                "numbers, or a mapping {row: grade}"
-            )
-        rows = check_rows(name, rows, corpus, of="rows in the corpus")
+        rows = check_rows(name, _answers(name, rows), corpus, of="rows in the corpus")
         if not len(rows):
             raise WrongValue(f"query {query} has no relevant row; leave such queries out")
         checked.append(rows)
     return checked
+
+
+def _answers(name: str, rows: Any) -> Any:
+    """What stands in relevance judgements for one query, as a list that is still unchecked."""
+    if isinstance(rows, Mapping):
+        return [row for row, grade in rows.items() if check_number(f"grade in {name}", grade) > 0]
+    if isinstance(rows, (set, frozenset)):
+        return rows
+    if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__") or np.ndim(rows) == 0:
+        return [rows]
+    if isinstance(rows, tuple) and len(rows) == 2:
+        raise WrongValue(
+            f"{name} is the tuple {_short(rows)}, which could be (row, grade); give a list of row "
+            "numbers, or a mapping {row: grade}"
+        )
+    return rows
 
 
 def check_labels(name: str, labels: Any, rows: int) -> np.ndarray:
@@ -395,16 +432,15 @@ def check_labels(name: str, labels: Any, rows: int) -> np.ndarray:
         WrongKind: floats, booleans, None, or integers and strings mixed.
         WrongValue: another number of them.
     """
-    if isinstance(labels, (str, bytes, Mapping)) or not hasattr(labels, "__iter__"):
-        raise WrongKind(f"{name} must be a list with one label a row, got {_short(labels)}")
-    listed = [label.item() if hasattr(label, "item") else label for label in labels]
+    listed = _listed(labels, f"{name} must be a list with one label a row, got {_short(labels)}")
+    listed = [x.item() if hasattr(x, "item") and np.ndim(x) == 0 else x for x in listed]
     if len(listed) != rows:
         raise WrongValue(f"{rows} rows need {rows} {name}, got {len(listed)}")
     kind = str if listed and isinstance(listed[0], str) else int
     for place, label in enumerate(listed):
         if isinstance(label, bool) or not isinstance(label, kind):
             raise WrongKind(
-                f"{name} must be all integers or all strings, got {label!r} "
+                f"{name} must be all integers or all strings, got {_short(label)} "
                 f"({type(label).__name__}) at place {place}"
             )
     codes = {label: code for code, label in enumerate(sorted(set(listed)))}
@@ -456,28 +492,41 @@ def is_blank(text: str) -> bool:
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
+def _listed(value: Any, message: str) -> list:
+    """The items of a list, array, set or iterator; of a text or a mapping that is an error."""
+    try:
+        if isinstance(value, (str, bytes, Mapping)):
+            raise TypeError
+        return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+    except TypeError:  # no items, or a set of things that cannot be sorted
+        raise WrongKind(message) from None
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}... ({type(value).__name__})"
 
 
 # ----------------------------------------------------------------------------------- warnings
 
 
-def warn_zero_rows(name: str, zero: np.ndarray, first: int = 0) -> None:
+def warn_zero_rows(name: str, zero: np.ndarray, first: int = 0, **others: np.ndarray) -> None:
     """Say once, at the caller's line, how many rows hold only zeros and where the first one is.
 
     Args:
         name: what the rows are, for the message.
         zero: (n,) booleans.
         first: the number of row 0.
+        **others: more arrays of the same call, by name: (m,) booleans. All go into one warning.
     """
-    count = int(np.count_nonzero(zero))
-    if count:
-        warn(
-            f"{count} of {len(zero)} rows of {name} hold only zeros, first row "
-            f"{first + int(np.argmax(zero))}; they have no direction, and their cosine counts as 0"
-        )
+    found = [
+        f"{int(np.count_nonzero(rows))} of {len(rows)} rows of {whose} hold only zeros, first row "
+        f"{(first if whose == name else 0) + int(np.argmax(rows))}"
+        for whose, rows in {name: zero, **others}.items()
+        if rows.any()
+    ]
+    if found:
+        warn(f"{'; '.join(found)}; they have no direction, and their cosine counts as 0")
 
 
 def warn(message: str) -> None:
