@@ -131,9 +131,8 @@ def check_dims(dims: Any, full_dim: int, *, warn_missing_full: bool = False) -> 
         WrongKind: ``dims`` is not a list of integers.
         WrongValue: empty, repeated, below 1 or above D; the message names the value.
     """
-    message = f"dims must be a list of integers such as [8, 16, 32], got {_short(dims)}"
     checked: list[int] = []
-    for k in _listed(dims, message):
+    for k in _listed(dims, "dims must be a list of integers such as [8, 16, 32]"):
         k = _integer(k, f"dims must be integers, got {k!r} ({type(k).__name__})")
         if not 1 <= k <= full_dim:
             raise WrongValue(
@@ -163,8 +162,7 @@ def check_weights(weights: Any, count: int) -> list[float]:
     """
     if weights is None:
         return [1.0] * count
-    message = f"weights must be a list of numbers such as [1, 1, 2], got {_short(weights)}"
-    listed = _listed(weights, message)
+    listed = _listed(weights, "weights must be a list of numbers such as [1, 1, 2]")
     checked = [check_number(f"weights[{i}]", w, least=0) for i, w in enumerate(listed)]
     if len(checked) != count:
         raise WrongValue(f"{count} dims need {count} weights, got {len(checked)}")
@@ -291,10 +289,11 @@ def check_steps(
     steps: Sequence[tuple[int, int]], full_dim: int, top_k: int
 ) -> list[tuple[int, int]]:
     """The steps of a funnel as plain integers, in an order that makes sense."""
-    message = f"steps must be (dim, size) pairs of integers, got {_short(steps)}"
+    wanted = "steps must be (dim, size) pairs of integers"
     checked = []
-    for step in _listed(steps, message):
-        pair = _listed(step, message)
+    for step in _listed(steps, wanted):
+        pair = _listed(step, wanted)
+        message = f"{wanted}, got {_short(step)}"
         if len(pair) != 2:
             raise WrongKind(message)
         checked.append((_integer(pair[0], message), _integer(pair[1], message)))
@@ -334,20 +333,22 @@ def check_rows(name: str, rows: Any, count: int, *, of: str = "rows") -> np.ndar
     """
     if hasattr(rows, "detach"):
         rows = rows.detach().cpu().numpy()
-    listed = _listed(rows, f"{name} must be a list of row numbers, got {_short(rows)}")
+    if isinstance(rows, np.ndarray) and rows.dtype.kind in "iu":
+        rows = rows.tolist()
+    listed = _listed(rows, f"{name} must be a list of row numbers")
     numbers: list[int] = []
     for place, row in enumerate(listed):
-        number = _integer(
-            row,
-            f"{name} must hold row numbers (integers from 0 to {count - 1}), got {_short(row)} "
-            f"({type(row).__name__}) at place {place}",
-        )
-        if not 0 <= number < count:
-            raise WrongValue(
-                f"{name} holds {number} at place {place}, but there are {count} {of}: 0 to "
-                f"{count - 1}"
+        if type(row) is not int:  # the message is made only where it may be needed
+            row = _integer(
+                row,
+                f"{name} must hold row numbers (integers from 0 to {count - 1}), got "
+                f"{_short(row)} ({type(row).__name__}) at place {place}",
             )
-        numbers.append(number)
+        if not 0 <= row < count:
+            raise WrongValue(
+                f"{name} holds {row} at place {place}, but there are {count} {of}: 0 to {count - 1}"
+            )
+        numbers.append(row)
     if len(set(numbers)) < len(numbers):
         seen: set[int] = set()
         place = next(i for i, row in enumerate(numbers) if row in seen or seen.add(row))
@@ -371,14 +372,14 @@ def check_relevant(relevant: Any, queries: int, corpus: int) -> list[np.ndarray]
         WrongValue: another number of entries, a query without an answer, a row that does not
             exist or comes twice.
     """
-    message = f"relevant must be a list with one entry a query, got {_short(relevant)}"
+    wanted = "relevant must be a list with one entry a query"
     if isinstance(relevant, (set, frozenset)):
-        raise WrongKind(f"{message}: a set has no order")
+        raise WrongKind(f"{wanted}, got a set, which has no order")
     if hasattr(relevant, "detach"):
         relevant = relevant.detach().cpu().numpy()
     if not isinstance(relevant, Mapping):
         shape = getattr(relevant, "shape", None)
-        relevant = _listed(relevant, message)
+        relevant = _listed(relevant, wanted)
     else:
         shape = None
     if shape is not None and len(shape) == 2 and tuple(shape) == (queries, corpus) and corpus > 1:
@@ -432,7 +433,7 @@ def check_labels(name: str, labels: Any, rows: int) -> np.ndarray:
         WrongKind: floats, booleans, None, or integers and strings mixed.
         WrongValue: another number of them.
     """
-    listed = _listed(labels, f"{name} must be a list with one label a row, got {_short(labels)}")
+    listed = _listed(labels, f"{name} must be a list with one label a row")
     listed = [x.item() if hasattr(x, "item") and np.ndim(x) == 0 else x for x in listed]
     if len(listed) != rows:
         raise WrongValue(f"{rows} rows need {rows} {name}, got {len(listed)}")
@@ -492,14 +493,14 @@ def is_blank(text: str) -> bool:
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
-def _listed(value: Any, message: str) -> list:
+def _listed(value: Any, wanted: str) -> list:
     """The items of a list, array, set or iterator; of a text or a mapping that is an error."""
     try:
         if isinstance(value, (str, bytes, Mapping)):
             raise TypeError
         return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
     except TypeError:  # no items, or a set of things that cannot be sorted
-        raise WrongKind(message) from None
+        raise WrongKind(f"{wanted}, got {_short(value)}") from None
 
 
 def _short(value: Any) -> str:
