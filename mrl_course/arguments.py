@@ -511,6 +511,11 @@ def _short(value: Any) -> str:
 # ----------------------------------------------------------------------------------- warnings
 
 
+def zero_rows(rows: np.ndarray) -> np.ndarray:
+    """(n,) booleans: which of the (n, D) rows hold only zeros."""
+    return np.asarray(~rows.any(axis=1))
+
+
 def warn_zero_rows(name: str, zero: np.ndarray, first: int = 0, **others: np.ndarray) -> None:
     """Say once, at the caller's line, how many rows hold only zeros and where the first one is.
 
