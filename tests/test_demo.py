@@ -112,7 +112,7 @@ def test_first_result_agrees_with_the_courses_recall():
     found = [demo.rank_rows(query, codes, 6, 5) for query in queries]
     recall = np.mean([i in rows for i, rows in enumerate(found)])
     # The curve normalises the float rows; on codes it must give the very same number.
-    curve = retrieval_curve(queries, codes.astype(float), list(range(50)), [6], k=5)
+    curve = retrieval_curve(queries, codes.astype(float), list(range(50)), [6], top_k=5)
     assert recall == pytest.approx(curve[6])
 
 

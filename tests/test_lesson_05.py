@@ -38,7 +38,7 @@ def test_recall_without_ties_is_the_packages(n, dim, queries, seed):
     relevant = rng.integers(0, n, size=queries)
     scores = truncate(q, dim) @ truncate(c, dim).T
     if dim > 1:  # with one number all cosines are 1 or -1
-        want = retrieval_curve(q, c, relevant, [dim], k=10)[dim]
+        want = retrieval_curve(q, c, relevant, [dim], top_k=10)[dim]
         assert LESSON["recall_at_10"](scores, relevant) == pytest.approx(want)
 
 

@@ -127,7 +127,7 @@ def _same_columns(got: np.ndarray, want: np.ndarray) -> bool:
 
 def recall_at(queries, corpus, relevant, k, dim):
     """recall@k of the first ``dim`` numbers, (q, D), (n, D), q row numbers -> one number."""
-    return retrieval_curve(queries, corpus, relevant, [dim], k=k)[dim]
+    return retrieval_curve(queries, corpus, relevant, [dim], top_k=k)[dim]
 
 
 def _recall(scores: np.ndarray, relevant, k: int) -> float:
