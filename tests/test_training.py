@@ -1,4 +1,4 @@
-"""Models and training: what is promised about batches, seeds, interruption and saving."""
+"""Training: what is promised about batches, seeds, interruption and saving."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from mrl_course import training
 from mrl_course.losses import matryoshka_info_nce
-from mrl_course.models import build_static_model, build_tiny_transformer, train_tokenizer
+from mrl_course.models import build_static_model
 from mrl_course.training import (
     batches_without_duplicates,
     read_triplets,
@@ -32,99 +32,6 @@ def table(model):
 @pytest.fixture
 def model(triplets):
     return build_static_model([text for row in triplets for text in row], dim=16, seed=3)
-
-
-# --- models ---
-
-
-def test_tiny_transformer_is_repeatable_and_leaves_torchs_generator_alone():
-    tokenizer = train_tokenizer(WORDS, vocab_size=100)
-    tokens = tokenizer.to_str()
-    state = torch.get_rng_state()
-    first, again, other = (
-        build_tiny_transformer(tokenizer, width=8, layers=2, heads=2, seed=seed).encode(WORDS)
-        for seed in (0, 0, 1)
-    )
-    assert torch.equal(torch.get_rng_state(), state) and tokenizer.to_str() == tokens
-    assert first.shape == (len(WORDS), 8) and first.dtype == np.float32
-    np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other)
-
-
-def test_tiny_transformer_has_layers_sees_order_and_ignores_padding():
-    tokenizer = train_tokenizer(WORDS, vocab_size=100)
-    model = build_tiny_transformer(tokenizer, width=8, layers=3, heads=2, max_tokens=6)
-    assert len(model[0].auto_model.encoder.layer) == 3
-    assert not np.allclose(model.encode("fox red"), model.encode("red fox"), atol=1e-6)
-    alone, beside = model.encode("red fox"), model.encode(["red fox", "blue " * 30])
-    np.testing.assert_allclose(alone, beside[0], atol=1e-5)
-    np.testing.assert_allclose(beside[1], model.encode("blue " * 6), atol=1e-5)  # cut to 6 tokens
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"width": 0}, "width must be an integer of at least 1, got 0"),
-        ({"layers": 1.5}, "layers"),
-        ({"heads": True}, "heads"),
-        ({"max_tokens": -3}, "max_tokens"),
-        ({"width": 10, "heads": 4}, "multiple of heads, got 10 and 4"),
-    ],
-)
-def test_tiny_transformer_names_bad_numbers(options, says):
-    with pytest.raises(ValueError, match=says):
-        build_tiny_transformer(train_tokenizer(WORDS, vocab_size=100), **options)
-
-
-def test_static_model_is_the_mean_of_its_tokens():
-    model = build_static_model(WORDS, dim=12)
-    ids = model[0].tokenizer.encode("red bird", add_special_tokens=False).ids
-    assert len(ids) >= 2
-    np.testing.assert_allclose(
-        model.encode(["red bird"])[0], table(model)[ids].mean(axis=0), rtol=1e-5
-    )
-    assert model.encode(["", "\u200b"]).tolist() == [[0.0] * 12] * 2
-
-
-def test_static_model_saves_loads_and_truncates(tmp_path):
-    model = build_static_model(WORDS, dim=12, seed=5)
-    model.save(str(tmp_path / "model"))
-    assert [p.suffix for p in tmp_path.rglob("*model.*")] == [".safetensors"]  # no pickle
-    loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=5)
-    np.testing.assert_array_equal(loaded.encode(WORDS), model.encode(WORDS)[:, :5])
-
-
-def test_same_seed_same_model_other_seed_other_model():
-    first, again, other = (build_static_model(WORDS, dim=8, seed=s) for s in (1, 1, 2))
-    assert (table(first) == table(again)).all() and (table(first) != table(other)).any()
-
-
-def test_vocabulary_is_the_same_in_every_run():
-    """The trainer's hash maps are seeded anew each time; the vocabulary must not show it."""
-    rng = np.random.default_rng(0)
-    letters = np.array(list("abcdefgh"))
-    texts = [" ".join("".join(rng.choice(letters, 4)) for _ in range(8)) for _ in range(200)]
-    first, second = (train_tokenizer(texts, vocab_size=150).to_str() for _ in range(2))
-    assert first == second
-    tokens = train_tokenizer(texts, vocab_size=150).encode("abba ##a").tokens
-    assert "##a" not in tokens[-3:-1] and tokens.count("[UNK]") >= 1  # "#" is no known character
-
-
-@pytest.mark.parametrize(
-    ("sentences", "kwargs", "error", "words"),
-    [
-        ([], {}, ValueError, "all are empty"),
-        (["", " "], {}, ValueError, "all are empty"),
-        ("one string", {}, TypeError, "one string"),
-        (["a", None], {}, TypeError, "sentence 1 is None"),
-        (["a"], {"vocab_size": 5}, ValueError, "vocab_size"),
-        (["a"], {"dim": 0}, ValueError, "dim must be"),
-        (["a"], {"dim": 2.5}, ValueError, "2.5"),
-    ],
-)
-def test_bad_model_arguments_are_named(sentences, kwargs, error, words):
-    with pytest.raises(error, match=words):
-        build_static_model(sentences, **kwargs)
 
 
 # --- triplets and batches ---
