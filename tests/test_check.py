@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mrl_course import check
-from mrl_course.check import engine
-from mrl_course.check import ClaimError, Exercise, Wrong, claim, compare_arrays, register
+from mrl_course.check import ClaimError, Exercise, Wrong, claim, compare_arrays, engine, register
 
 # ---------------------------------------------------------------------------------- claims
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrl_course import data, miniature
+from mrl_course import data
 
 TRIPLETS = {
     "anchor": ["A cook peels an onion.", "A cook peels an onion.", "Zwei Kühe 🐄 schlafen."],

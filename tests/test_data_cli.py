@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 from test_data import PAIRS, TRAIN, write_folder
 
-from mrl_course import data, miniature
+from mrl_course import data
 from mrl_course.commands import data as data_cli
 
 
