@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,6 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from scipy.sparse import bmat, coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense
 from tqdm import tqdm
 
 from mrl_course.arguments import (
@@ -55,6 +54,10 @@ from mrl_course.losses import nested_distillation, nested_info_nce, similarity_s
 from mrl_course.neighbours import share_in_both
 from mrl_course.ranking import unit_rows
 from mrl_course.search import exact_search
+
+if TYPE_CHECKING:  # slow to import, and not needed by whoever has arrays
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
 
 _BLOCK = 16_384  # rows mapped at a time
 _MOST_ROTATED = 768  # principal directions; the work grows with the cube
@@ -261,6 +264,8 @@ class Head:
 
     def as_module(self) -> Dense:
         """The map as a Sentence Transformers ``Dense`` module without bias or activation."""
+        from sentence_transformers.sentence_transformer.modules import Dense
+
         dense = Dense(
             self.full_dim,
             self.full_dim,
@@ -280,6 +285,8 @@ class Head:
             WrongValue: the model's vectors have another size, or the model cuts them
                 (``truncate_dim``): the head needs full vectors, and the cut comes after it.
         """
+        from sentence_transformers import SentenceTransformer
+
         if model.truncate_dim is not None:
             raise WrongValue(
                 f"the model cuts its vectors to {model.truncate_dim} numbers, and the head maps "
