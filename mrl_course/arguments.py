@@ -152,13 +152,13 @@ def check_dims(dims: Any, full_dim: int, *, warn_missing_full: bool = False) -> 
     return checked
 
 
-def check_weights(weights: Any, count: int) -> list[float]:
+def check_weights(weights: Any, count: int, *, training: bool = False) -> list[float]:
     """Return the weights of ``count`` prefixes as floats, all 1 if None, or say what is wrong.
 
     Raises:
         WrongKind: not a list of numbers.
-        WrongValue: another number of them; one that is below 0, NaN or infinite; all of them 0,
-            which would train nothing.
+        WrongValue: another number of them; one that is below 0, NaN or infinite; for
+            ``training`` also all of them 0, which would train nothing.
     """
     if weights is None:
         return [1.0] * count
@@ -166,7 +166,7 @@ def check_weights(weights: Any, count: int) -> list[float]:
     checked = [check_number(f"weights[{i}]", w, least=0) for i, w in enumerate(listed)]
     if len(checked) != count:
         raise WrongValue(f"{count} dims need {count} weights, got {len(checked)}")
-    if not any(checked):
+    if training and not any(checked):
         raise WrongValue("weights are all 0, which trains nothing; at least one must be above 0")
     return checked
 

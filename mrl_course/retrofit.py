@@ -679,7 +679,7 @@ def _codes(emb: np.ndarray) -> np.ndarray:
 
 def _trained(dims, weights, full_dim: int, rotation: bool) -> tuple[list[int], list[float]]:
     """The prefixes that can change, with their weights: a rotation leaves the full size alone."""
-    weights = check_weights(weights, len(dims))
+    weights = check_weights(weights, len(dims), training=True)
     pairs = [(k, w) for k, w in zip(dims, weights, strict=True) if not (rotation and k == full_dim)]
     if not pairs:
         raise WrongValue(

@@ -1,5 +1,7 @@
 """Training: what is promised about batches, seeds, interruption and saving."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from tokenizers import normalizers
 
 from mrl_course import training
 from mrl_course.losses import matryoshka_info_nce
@@ -209,7 +212,7 @@ def test_distillation_reaches_the_matryoshka_twin_only(triplets):
 
 def test_interrupting_keeps_the_model_so_far(model, triplets, monkeypatch, capsys):
     before = table(model)
-    real, calls = training.nested_info_nce, []
+    real, calls = training.nested_losses, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -217,7 +220,7 @@ def test_interrupting_keeps_the_model_so_far(model, triplets, monkeypatch, capsy
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(training, "nested_info_nce", interrupted)
+    monkeypatch.setattr(training, "nested_losses", interrupted)
     history = train(model, triplets, [16], **SETTINGS)
     assert history.interrupted and history.steps == 3
     assert (table(model) != before).any() and np.isfinite(table(model)).all()
@@ -241,12 +244,19 @@ def test_no_progress_bar_where_there_is_no_terminal(model, triplets, capfd):
         ({"dims": []}, ValueError, "empty"),
         ({"epochs": 0}, ValueError, "epochs"),
         ({"batch_size": 1}, ValueError, "batch_size"),
-        ({"batch_size": 8.0}, ValueError, "8.0"),
+        ({"batch_size": 8.0}, TypeError, "8.0"),
         ({"lr": 0}, ValueError, "lr"),
         ({"warmup": 1}, ValueError, "warmup"),
-        ({"distill": -1}, ValueError, "distill must be 0 or more"),
+        ({"distill": -1}, ValueError, "distill must be at least 0"),
         ({"distill": 1}, ValueError, "distill needs prefixes below the full size"),
         ({"weights": [1, 2]}, ValueError, "1 dims need 1 weights"),
+        ({"weights": [0]}, ValueError, "trains nothing"),
+        ({"max_grad_norm": 0}, ValueError, "max_grad_norm must be above 0"),
+        ({"epochs": True}, TypeError, "epochs"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"lr": float("nan")}, ValueError, "lr"),
+        ({"triplets": [("a b", "\u200b\ufeff"), ("c", "d")]}, ValueError, "row 0 is blank"),
+        ({"triplets": [("a b", "\ud83d"), ("c", "d")]}, ValueError, "half a character"),
         ({"triplets": [("a b", "c d")]}, ValueError, "nothing to learn"),
     ],
 )
@@ -268,3 +278,129 @@ def test_one_triplet_is_enough_to_train_on(model):
 def test_other_models_are_refused_with_the_way_to_go(triplets):
     with pytest.raises(TypeError, match="SentenceTransformerTrainer"):
         tokenise_triplets(torch.nn.Linear(2, 2), triplets)
+
+
+# --- what strangers bring ---
+
+
+def naive_batches(rows, batch_size, rng):
+    """The rule itself: go through all waiting rows, then through the new ones."""
+    stream = rng.permutation(len(rows)).tolist()
+    batches = []
+    while stream:
+        batch, seen, rest = [], set(), []
+        for row in stream:
+            if len(batch) < batch_size and seen.isdisjoint(rows[row].tolist()):
+                batch.append(row)
+                seen |= set(rows[row].tolist())
+            else:
+                rest.append(row)
+        batches.append(batch)
+        stream = rest
+    complete = [batch for batch in batches if len(batch) == batch_size]
+    return complete or batches
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.integers(0, 12)] * 3), min_size=1, max_size=60),
+    batch_size=st.integers(2, 9),
+    seed=st.integers(0, 99),
+)
+def test_batches_are_those_of_the_plain_rule(rows, batch_size, seed):
+    rows = np.array(rows)
+    got = batches_without_duplicates(rows, batch_size, np.random.default_rng(seed))
+    want = naive_batches(rows, batch_size, np.random.default_rng(seed))
+    assert [batch.tolist() for batch in got] == want
+
+
+def test_few_different_texts_do_not_make_planning_quadratic():
+    """20,000 rows and five class names: asking all waiting rows for each batch took 16 s."""
+    asked = 0
+
+    class Text(int):
+        __hash__ = int.__hash__
+
+        def __eq__(self, other):
+            nonlocal asked
+            asked += 1
+            return int(self) == int(other)
+
+    n = 20_000
+    rows = np.stack([10**5 + np.arange(n), np.arange(n) % 5], axis=1)
+    counted = np.vectorize(Text, otypes=[object])(rows)
+    batches = batches_without_duplicates(counted, 512, np.random.default_rng(0))
+    assert len(batches) >= n / 5 and asked < 30 * n
+
+
+def test_small_batches_are_said(triplets):
+    pairs = [(anchor, "same") for anchor, *_ in triplets]
+    pairs += [(f"{anchor} again", "other") for anchor, *_ in triplets]
+    model = build_static_model([text for row in pairs for text in row], dim=8)
+    with pytest.warns(UserWarning, match="at most 2 rows, not 32: .* 2 different texts in 80 rows"):
+        train(model, pairs, [8], epochs=1, batch_size=32, progress=False)
+
+
+def test_each_warning_comes_once_and_at_the_callers_line(triplets):
+    given = [*triplets, ("A dog runs", "One runs", "No dog")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_twins(given, dim=16, dims=[4], batch_size=64, epochs=2, progress=False)
+    said = sorted(str(warning.message)[:24] for warning in caught)
+    assert said == ["41 rows are fewer than o", "the full size 16 is not "]
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_texts_without_tokens_train_nothing_and_are_counted(triplets):
+    model = build_static_model([text for row in triplets for text in row], dim=8)
+    strip = "\x00x"  # one token, the other character is dropped
+    given = [*triplets, ("\x00\x01y", strip, "No dog today")]
+    model[0].tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("y", ""), model[0].tokenizer.normalizer]
+    )
+    with pytest.warns(UserWarning, match="1 of .* texts have no tokens"):
+        train(model, given, [4, 8], epochs=1, batch_size=16, progress=False)
+    assert np.isfinite(table(model)).all()
+
+
+def test_clipping_shortens_the_steps_that_are_too_long(triplets):
+    lengths = {}
+    for limit in (None, 1e-3, 1e6):
+        model = build_static_model([t for row in triplets for t in row], dim=16, seed=3)
+        history = train(model, triplets, [16], max_grad_norm=limit, progress=False, **SETTINGS)
+        lengths[limit] = history.clipped, table(model)
+    assert [lengths[limit][0] for limit in (None, 1e-3, 1e6)] == [0, 1, 0]
+    np.testing.assert_array_equal(lengths[None][1], lengths[1e6][1])
+    assert (lengths[None][1] != lengths[1e-3][1]).any()
+
+
+def test_on_step_sees_every_step(model, triplets):
+    seen = []
+    history = train(
+        model, triplets, [8, 16], on_step=lambda step, losses: seen.append((step, losses.tolist())),
+        progress=False, **SETTINGS,
+    )  # fmt: skip
+    assert [step for step, _ in seen] == list(range(1, history.steps + 1))
+    np.testing.assert_allclose([losses for _, losses in seen], history.losses)
+
+
+def test_a_loss_that_is_no_number_is_an_error_with_a_way_out(model, triplets):
+    with pytest.raises(ValueError, match="no number any more; lower the learning rate"):
+        train(model, triplets, [16], lr=1e38, epochs=5, batch_size=8, progress=False)
+
+
+def test_integers_of_numpy_are_integers_for_train(model, triplets):
+    options = {"epochs": np.int64(1), "batch_size": np.int32(8), "seed": np.uint8(3)}
+    assert train(model, triplets, np.array([8, 16]), progress=False, **options).dims == [8, 16]
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 0.9), (7, 0.0), (40, 0.1), (9, 0.99)])
+def test_the_rate_rises_in_a_line_and_falls_in_a_line_to_zero(steps, warmup):
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    schedule = training._warmup_then_decay(optimizer, steps, warmup)
+    rise = max(1, round(warmup * steps))
+    for step in range(steps):
+        want = (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(2 * want, abs=1e-9)
+        optimizer.step()
+        schedule.step()
