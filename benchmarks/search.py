@@ -135,7 +135,7 @@ class Bench:
         )  # fmt: skip
         print(tuned, flush=True)
         self.report = str(tuned).splitlines()
-        dim, size = tuned.dim, tuned.size
+        dim, size = tuned.dim, tuned.shortlist_size
         if dim == DIM:
             dim, size = 64, 100
         index, cost = PrefixIndex(self.corpus, [dim]), len(self.corpus) * vector_bytes(dim)
