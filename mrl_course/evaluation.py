@@ -414,15 +414,17 @@ def _recalls(
     """recall@top_k at each size; ``owner`` and ``row`` are the pairs (query, relevant row)."""
     by_number = np.ascontiguousarray(corpus.T)  # (D, n): a slice of numbers is one piece of memory
     lengths = _lengths(by_number, sizes)
-    share = 1 / np.bincount(owner)[owner]
-    found = np.zeros(len(sizes))
+    count = np.bincount(owner)
+    shares = np.empty((len(sizes), len(queries)))
     block = max(1, _BLOCK // len(corpus))
     for start in range(0, len(queries), block):
+        here = slice(start, start + block)
         mine = (owner >= start) & (owner < start + block)
         pairs = owner[mine] - start, row[mine]
-        part = queries[start : start + block]
-        found += _chances(part, by_number, lengths, pairs, sizes, top_k, angle) @ share[mine]
-    return np.minimum(found / len(queries), 1)  # thirds may add up to more than 1
+        chances = _chances(queries[here], by_number, lengths, pairs, sizes, top_k, angle)
+        first = np.cumsum(count[here]) - count[here]  # the pairs of a query stand side by side
+        shares[:, here] = np.add.reduceat(chances, first, axis=1) / count[here]
+    return np.minimum(shares.mean(axis=1), 1)  # a mean of many may be rounded up
 
 
 def _lengths(by_number: np.ndarray, sizes: list[int]) -> np.ndarray:
