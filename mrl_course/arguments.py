@@ -83,8 +83,10 @@ def check_number(
     except OverflowError:  # an integer of more than 308 digits
         number = math.inf
     wanted = [f"above {above:g}"] if above is not None else []
-    wanted += [f"at least {least:g}"] if least is not None else []
-    wanted += [f"at most {most:g}"] if most is not None else []
+    if least is not None and most is not None:
+        wanted += [f"between {least:g} and {most:g}"]
+    elif least is not None or most is not None:
+        wanted += [f"at least {least:g}" if least is not None else f"at most {most:g}"]
     fits = math.isfinite(number)
     if wanted and not fits:
         wanted += ["finite"]
@@ -421,13 +423,13 @@ def _answers(name: str, rows: Any) -> Any:
     return rows
 
 
-def check_labels(name: str, labels: Any, rows: int) -> np.ndarray:
+def check_labels(name: str, labels: Any, rows: int | None) -> np.ndarray:
     """(rows,) int64 codes of labels: equal codes where labels are equal.
 
     Args:
         name: of the argument, for the message.
         labels: integers or strings, one for each row; not both.
-        rows: how many there must be.
+        rows: how many there must be; None for any number but 0.
 
     Raises:
         WrongKind: floats, booleans, None, or integers and strings mixed.
@@ -435,8 +437,9 @@ def check_labels(name: str, labels: Any, rows: int) -> np.ndarray:
     """
     listed = _listed(labels, f"{name} must be a list with one label a row")
     listed = [x.item() if hasattr(x, "item") and np.ndim(x) == 0 else x for x in listed]
-    if len(listed) != rows:
-        raise WrongValue(f"{rows} rows need {rows} {name}, got {len(listed)}")
+    if len(listed) != (rows or max(1, len(listed))):
+        wanted = f"{rows} rows need {rows} {name}" if rows else f"{name} must hold at least one"
+        raise WrongValue(f"{wanted}, got {len(listed)}")
     kind = str if listed and isinstance(listed[0], str) else int
     for place, label in enumerate(listed):
         if isinstance(label, bool) or not isinstance(label, kind):

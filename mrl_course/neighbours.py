@@ -11,11 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
-from threadpoolctl import threadpool_limits
 
-from mrl_course.arguments import check_count, check_dims, check_matrix
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
+    check_embeddings,
+    check_labels,
+    check_number,
+    check_rows,
+    check_seed,
+)
+from mrl_course.errors import WrongValue
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -44,10 +50,10 @@ def nearest_rows(emb: ArrayLike, top_k: int = 10) -> np.ndarray:
         (n, top_k) int64 row numbers, the most similar first, equal cosines by row number.
 
     Raises:
-        TypeError, ValueError: wrong shape, NaN, ``top_k`` out of range.
+        WrongKind, WrongValue: wrong shape, NaN, ``top_k`` out of range.
     """
-    emb = check_matrix("emb", emb)
-    check_count("top_k", top_k, most=len(emb) - 1, of="the other rows")
+    emb = check_embeddings("emb", emb)
+    top_k = check_count("top_k", top_k, most=len(emb) - 1, of="the other rows")
     found = exact_search(emb, emb, top_k=top_k + 1).indices
     other = found != np.arange(len(emb))[:, None]
     other[other.all(axis=1), -1] = False  # a row with many equals need not have found itself
@@ -69,11 +75,11 @@ def neighbour_overlap(emb: ArrayLike, reference: ArrayLike, top_k: int = 10) -> 
         A number in [0, 1]; the order among the neighbours does not matter.
 
     Raises:
-        TypeError, ValueError: wrong shapes, NaN, ``top_k`` out of range.
+        WrongKind, WrongValue: wrong shapes, NaN, ``top_k`` out of range.
     """
-    emb, reference = check_matrix("emb", emb), check_matrix("reference", reference)
+    emb, reference = check_embeddings("emb", emb), check_embeddings("reference", reference)
     if len(emb) != len(reference):
-        raise ValueError(
+        raise WrongValue(
             f"emb has {len(emb)} rows and reference {len(reference)}; both must hold the same items"
         )
     first, second = nearest_rows(emb, top_k), nearest_rows(reference, top_k)
@@ -99,10 +105,10 @@ def neighbour_agreement(emb: ArrayLike, labels: Sequence, top_k: int = 10) -> fl
         A number in [0, 1].
 
     Raises:
-        TypeError, ValueError: wrong shapes, NaN, ``top_k`` out of range.
+        WrongKind, WrongValue: wrong shapes, NaN, ``top_k`` out of range.
     """
-    emb = check_matrix("emb", emb)
-    codes = _codes("labels", labels, len(emb))
+    emb = check_embeddings("emb", emb)
+    codes = check_labels("labels", labels, len(emb))
     return float((codes[nearest_rows(emb, top_k)] == codes[:, None]).mean())
 
 
@@ -118,10 +124,14 @@ def score_clusters(clusters: Sequence, labels: Sequence) -> ClusterScores:
         if clusters and groups are both a single one, it is 1.
 
     Raises:
-        ValueError: no rows, or different lengths.
+        WrongKind: labels that are neither all integers nor all strings: 1 and 1.0 would be two
+            groups.
+        WrongValue: no rows, or different lengths.
     """
-    first = _codes("clusters", clusters, len(clusters))
-    second = _codes("labels", labels, len(first))
+    from sklearn.metrics import normalized_mutual_info_score
+
+    first = check_labels("clusters", clusters, None)
+    second = check_labels("labels", labels, len(first))
     counts = np.zeros((first.max() + 1, second.max() + 1))  # rows: clusters, columns: groups
     np.add.at(counts, (first, second), 1)
     purity = float(counts.max(axis=1).sum() / len(first))
@@ -141,12 +151,15 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
         (n,) int64 cluster numbers from 0.
 
     Raises:
-        TypeError, ValueError: wrong shape, NaN, ``groups`` out of range.
+        WrongKind, WrongValue: wrong shape, NaN, ``groups`` out of range.
     """
-    emb = check_matrix("emb", emb)
-    check_count("groups", groups, most=len(emb), of="the rows")
-    check_count("restarts", restarts, most=1000, of="a sensible number of starts")
-    means = KMeans(groups, n_init=restarts, random_state=seed)
+    emb = check_embeddings("emb", emb)
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    groups = check_count("groups", groups, most=len(emb), of="the rows")
+    restarts = check_count("restarts", restarts, most=1000, of="a sensible number of starts")
+    means = KMeans(groups, n_init=restarts, random_state=check_seed(seed))
     unit = truncate(emb, emb.shape[1])
     # One thread: the order of sums, and so the result, must not depend on how many there are. For
     # some thousand rows it is no slower.
@@ -167,10 +180,10 @@ def cluster_scores(
         seed, restarts: as in :func:`cluster`.
 
     Raises:
-        TypeError, ValueError: wrong shapes, NaN, ``groups`` out of range.
+        WrongKind, WrongValue: wrong shapes, NaN, ``groups`` out of range.
     """
-    emb = check_matrix("emb", emb)
-    codes = _codes("labels", labels, len(emb))
+    emb = check_embeddings("emb", emb)
+    codes = check_labels("labels", labels, len(emb))
     groups = int(codes.max()) + 1 if groups is None else groups
     return score_clusters(cluster(emb, groups, seed, restarts), codes)
 
@@ -192,11 +205,11 @@ def nested_clusters(
         a column share one in every column before it.
 
     Raises:
-        TypeError, ValueError: wrong shapes, NaN, ``dims`` and ``groups`` of different length.
+        WrongKind, WrongValue: wrong shapes, NaN, ``dims`` and ``groups`` of different length.
     """
-    emb = check_matrix("emb", emb)
+    emb = check_embeddings("emb", emb)
     if len(dims) != len(groups) or not len(dims):
-        raise ValueError(
+        raise WrongValue(
             f"dims and groups need one entry for each level, got {list(dims)} and {list(groups)}"
         )
     for dim in dims:  # one at a time: two levels may look at the same prefix
@@ -204,7 +217,7 @@ def nested_clusters(
     parts = np.zeros(len(emb), dtype=np.int64)
     levels = []
     for dim, count in zip(dims, groups, strict=True):
-        check_count("groups", count, most=len(emb), of="the rows")
+        count = check_count("groups", count, most=len(emb), of="the rows")
         split = np.zeros_like(parts)
         for part in range(parts.max() + 1):
             mine = parts == part
@@ -229,23 +242,22 @@ def align_picture(picture: ArrayLike, reference: ArrayLike) -> np.ndarray:
         and c >= 0 such that the squared distances to the reference are smallest.
 
     Raises:
-        TypeError, ValueError: different shapes, NaN, or all points of the picture are equal.
+        WrongKind, WrongValue: different shapes, NaN, or all points of the picture are equal.
     """
-    picture = check_matrix("picture", picture).astype(np.float64)
-    reference = check_matrix("reference", reference).astype(np.float64)
+    from scipy.linalg import orthogonal_procrustes
+
+    picture = check_embeddings("picture", picture).astype(np.float64)
+    reference = check_embeddings("reference", reference).astype(np.float64)
     if picture.shape != reference.shape:
-        raise ValueError(
+        raise WrongValue(
             f"picture has shape {picture.shape} and reference {reference.shape}; must be equal"
         )
-    for name, points in (("picture", picture), ("reference", reference)):
-        if not np.isfinite(points).all():
-            raise ValueError(f"{name} holds NaN or infinite numbers")
     centred, target = picture - picture.mean(axis=0), reference - reference.mean(axis=0)
     spread = (centred**2).sum()
     if spread == 0:
-        raise ValueError("all points of picture are equal; there is nothing to turn")
-    left, stretch, right = np.linalg.svd(centred.T @ target)
-    return stretch.sum() / spread * centred @ (left @ right) + reference.mean(axis=0)
+        raise WrongValue("all points of picture are equal; there is nothing to turn")
+    turn, stretch = orthogonal_procrustes(centred, target)
+    return stretch / spread * centred @ turn + reference.mean(axis=0)
 
 
 def kept_above_chance(score: float, full_score: float, chance: float) -> float:
@@ -263,10 +275,12 @@ def kept_above_chance(score: float, full_score: float, chance: float) -> float:
         1 if nothing is lost, 0 at the level of chance, below 0 under it.
 
     Raises:
-        ValueError: ``full_score`` is not above ``chance``.
+        WrongValue: ``full_score`` is not above ``chance``.
     """
+    score, chance = check_number("score", score), check_number("chance", chance)
+    full_score = check_number("full_score", full_score)
     if not full_score > chance:
-        raise ValueError(f"full_score must be above chance, got {full_score} and {chance}")
+        raise WrongValue(f"full_score must be above chance, got {full_score} and {chance}")
     return (score - chance) / (full_score - chance)
 
 
@@ -276,7 +290,8 @@ def label_chance(labels: Sequence) -> float:
     This is what :func:`neighbour_agreement` would be if neighbours were drawn by chance (with the
     row itself among the candidates).
     """
-    shares = np.bincount(_codes("labels", labels, len(labels))) / len(labels)
+    codes = check_labels("labels", labels, None)
+    shares = np.bincount(codes) / len(codes)
     return float((shares**2).sum())
 
 
@@ -298,28 +313,19 @@ def recommend(
         :class:`~mrl_course.search.Neighbours`: (top_k,) row numbers and cosines, the best first.
 
     Raises:
-        TypeError, ValueError: wrong shape, NaN, a row number that is no row or comes twice, likes
+        WrongKind, WrongValue: wrong shape, NaN, a row number that is no row or comes twice, likes
             that cancel out, ``dim`` or ``top_k`` out of range.
     """
-    emb = check_matrix("emb", emb)
-    rows = [int(row) for row in liked]
-    if not rows or len(set(rows)) < len(rows) or not 0 <= min(rows) <= max(rows) < len(emb):
-        raise ValueError(
-            f"liked must name rows 0 to {len(emb) - 1}, each once, at least one; got {rows[:10]}"
-        )
-    check_count("top_k", top_k, most=len(emb) - len(rows), of="the items not liked yet")
+    emb = check_embeddings("emb", emb)
+    rows = check_rows("liked", liked, len(emb), of="items")
+    if not len(rows):
+        raise WrongValue("liked is empty; name at least one item")
+    most = len(emb) - len(rows)
+    top_k = check_count("top_k", top_k, most=most, of="the items not liked yet")
     unit = truncate(emb, emb.shape[1] if dim is None else dim)
     taste = unit[rows].mean(axis=0)
     if not np.linalg.norm(taste) > 1e-6:
-        raise ValueError("the liked items point in opposite directions; their mean is zero")
+        raise WrongValue("the liked items point in opposite directions; their mean is zero")
     found = exact_search(taste, unit, top_k=top_k + len(rows))
     new = ~np.isin(found.indices, rows)
     return Neighbours(found.indices[new][:top_k], found.scores[new][:top_k])
-
-
-def _codes(name: str, labels: Sequence, rows: int) -> np.ndarray:
-    """Labels as numbers 0, 1, 2 and so on, in the order of the sorted labels."""
-    array = np.asarray(labels, dtype=str) if len(labels) else np.empty(0)
-    if array.shape != (rows,) or not rows:
-        raise ValueError(f"{rows} rows need {rows} {name}, at least one; got shape {array.shape}")
-    return np.unique(array, return_inverse=True)[1]

@@ -283,7 +283,7 @@ NAN[7, 2] = np.nan
         (
             lambda: fit_head((E, E), [2, 6], label_share=2),
             ValueError,
-            "label_share must be at least 0 and at most 1",
+            "label_share must be between 0 and 1",
         ),
         (lambda: fit_head(E, [2, 6], held_out=50), ValueError, "held_out must leave 20 to 30"),
         (lambda: fit_head(E, [2, 6], weights=[1]), ValueError, "2 dims need 2 weights"),

@@ -1,6 +1,7 @@
 """Neighbours, clusters, pictures and recommendations against definitions and other libraries."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -243,9 +244,9 @@ OPPOSITE = np.array([[1.0, 0], [-1, 0], [0, 1]])
         (lambda: align_picture(EMB, EMB[:, :2]), "must be equal"),
         (lambda: align_picture(np.ones((3, 2)), OPPOSITE), "nothing to turn"),
         (lambda: recommend(EMB, []), "at least one"),
-        (lambda: recommend(EMB, [6], top_k=1), "rows 0 to 5"),
-        (lambda: recommend(EMB, [-1], top_k=1), "rows 0 to 5"),
-        (lambda: recommend(EMB, [1, 1], top_k=1), "each once"),
+        (lambda: recommend(EMB, [2, 6], top_k=1), "liked holds 6 at place 1, .* 0 to 5"),
+        (lambda: recommend(EMB, [-1], top_k=1), "liked holds -1 at place 0"),
+        (lambda: recommend(EMB, [1, 1], top_k=1), "row 1 twice, again at place 1"),
         (lambda: recommend(EMB, [1, 2], top_k=5), "between 1 and 4"),
         (lambda: recommend(EMB, [1], dim=5, top_k=1), "between 1 and 4"),
         (lambda: recommend(OPPOSITE, [0, 1], top_k=1), "opposite"),
@@ -263,3 +264,40 @@ def test_nan_is_refused():
     for call in (near, lambda emb: cluster(emb, 2), lambda emb: align_picture(emb, EMB)):
         with pytest.raises(ValueError, match="NaN"):
             call(broken)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: recommend(EMB, [1.7], top_k=1), "1.7 .float. at place 0"),
+        (lambda: recommend(EMB, [True] + [False] * 5, top_k=1), "True .bool. at place 0"),
+        (lambda: recommend(EMB, ["1"], top_k=1), "'1' .str. at place 0"),
+        (lambda: recommend(EMB, "1", top_k=1), "list of row numbers"),
+        (lambda: score_clusters([0, 0], [1, 1.0]), "labels .* got 1.0 .float. at place 1"),
+        (lambda: score_clusters([0, True], [1, 1]), "clusters .* True .bool. at place 1"),
+        (lambda: neighbour_agreement(EMB, ["a"] * 5 + [None], 2), "None .NoneType. at place 5"),
+        (lambda: label_chance("abc"), "one label a row"),
+        (lambda: cluster(EMB, 2.0), "groups must be an integer"),
+        (lambda: nearest_rows(EMB, True), "top_k must be an integer"),
+    ],
+)
+def test_the_wrong_kind_is_named_with_its_place(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_labels_of_any_integer_or_string_kind_are_the_same():
+    plain = [2, 1, 2, 1, 2, 1]
+    for labels in (
+        np.array(plain, np.uint8),
+        pd.Series(plain),
+        ["b", "a"] * 3,
+        np.array(["b", "a"] * 3),
+    ):
+        assert neighbour_agreement(EMB, labels, 2) == neighbour_agreement(EMB, plain, 2)
+        assert label_chance(labels) == 0.5
+
+
+def test_sizes_may_be_integers_of_numpy():
+    assert len(recommend(EMB, np.array([1]), np.int64(2), np.int32(2)).indices) == 2
+    assert nearest_rows(EMB, np.int16(2)).shape == (6, 2)
