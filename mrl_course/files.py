@@ -34,7 +34,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object] | bytes | str)
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder, and a file name is needed")
         path.parent.mkdir(parents=True, exist_ok=True)
-        own = f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}-partial{path.suffix}"
+        own = f".{path.stem[:40]}-{os.getpid()}-{secrets.token_hex(4)}-partial{path.suffix}"
         temporary = path.parent / own
         if callable(write):
             write(temporary)
@@ -56,6 +56,33 @@ def write_whole(path: str | Path, write: Callable[[Path], object] | bytes | str)
 def _flush(path: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def check_target(path: str | Path) -> Path:
+    """Prove that :func:`write_whole` will be able to write a file, before the slow work is done.
+
+    The folder is made if needed. A file that is there is kept as it is.
+
+    Returns:
+        The path, with ``~`` expanded.
+
+    Raises:
+        OSError: it is a folder, its folder cannot be written, or another program holds it open
+            and locked (on Windows); the message names it and what to do.
+    """
+    path = user_path(path)
+    check_writable(path.parent)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder, and a file name is needed")
+        if path.exists():
+            os.replace(path, path)  # changes nothing, and fails where a program has locked it
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {error.strerror or error}; close it where it is open, or "
+            "choose another file"
+        ) from error
+    return path
 
 
 def check_writable(folder: str | Path) -> Path:
@@ -85,6 +112,8 @@ def user_path(path: str | Path) -> Path:
     Raises:
         OSError: ``~`` without a home folder to put in its place.
     """
+    if "\0" in str(path):
+        raise OSError(f"{str(path)!r} holds a NUL character, and no file can be called that")
     try:
         return Path(path).expanduser()
     except RuntimeError:

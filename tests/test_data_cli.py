@@ -45,12 +45,10 @@ def describe_files(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(autouse=True)
-def fresh_choice(monkeypatch):
+def fresh_choice(monkeypatch, tmp_path):
     monkeypatch.delenv(data.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr(data, "probe_hub", lambda data_set: None)
-    data._forget_auto()
-    yield
-    data._forget_auto()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 @pytest.fixture

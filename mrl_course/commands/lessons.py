@@ -35,6 +35,7 @@ KERNEL_ENVIRONMENT = {
     "TQDM_DISABLE": "1",  # progress bars hold times, and go to stderr
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # these two do not look at TQDM_DISABLE
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore:IProgress",  # "not found", says tqdm where there are no ipywidgets
     "MRL_COURSE_UNATTENDED": "1",  # nobody is there to move a widget; lessons show a table instead
 }
 OFFLINE_ENVIRONMENT = {"MRL_COURSE_DATA": "mini", "HF_HUB_OFFLINE": "1"}
