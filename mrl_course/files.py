@@ -106,6 +106,24 @@ def check_writable(folder: str | Path) -> Path:
     return folder
 
 
+def check_writable_file(path: str | Path) -> Path:
+    """Prove before the work that :func:`write_whole` can write this file after it.
+
+    Returns:
+        The path, with ``~`` expanded. Its folder is made if needed.
+
+    Raises:
+        OSError: it cannot; the message names the file or its folder and what to do.
+    """
+    path = user_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"cannot write {path}: it is a folder, and a file name is needed; choose another file"
+        )
+    check_writable(path.parent)
+    return path
+
+
 def user_path(path: str | Path) -> Path:
     """A path as a person means it: ``~`` is the home folder, where there is one.
 
@@ -123,6 +141,14 @@ def user_path(path: str | Path) -> Path:
         ) from None
 
 
+def home_folder() -> Path | None:
+    """The home folder, or None in a container that gives its user none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def cache_folder() -> Path:
     """Where slow work is kept: ``MRL_COURSE_CACHE``, else ``~/.cache/mrl_course``.
 
@@ -133,10 +159,8 @@ def cache_folder() -> Path:
     """
     if named := os.environ.get("MRL_COURSE_CACHE"):
         return user_path(named)
-    try:
-        return Path.home() / ".cache" / "mrl_course"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / "mrl_course"
+    home = home_folder()
+    return home / ".cache" / "mrl_course" if home else Path(tempfile.gettempdir()) / "mrl_course"
 
 
 def in_checkout() -> bool:

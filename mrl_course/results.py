@@ -88,12 +88,12 @@ def load_results(name: str) -> pd.DataFrame:
     rows = record.pop("rows", None)
     if not isinstance(rows, list) or not rows:
         raise WrongValue(f"{file} has no rows")
-    kinds: list[str] = ["unknown"] * len(columns)
+    kinds = ["unknown"] * len(columns)
     for number, row in enumerate(rows):
         if not _fits(row, kinds):
             raise WrongValue(f"{file}, row {number}: {row} does not fit the columns {columns}")
-    if "unknown" in kinds:
-        empty = columns[kinds.index("unknown")]
+    if "null" in kinds:
+        empty = columns[kinds.index("null")]
         raise WrongValue(f"{file}, row 0: the column {empty!r} holds nothing, in no row")
     frame = pd.DataFrame(rows, columns=columns)  # a missing number becomes NaN
     frame.attrs = {key: value for key, value in record.items() if key != "columns"}
@@ -118,10 +118,11 @@ def _fits(row: object, kinds: list[str]) -> bool:
             return False
         kind = "text" if isinstance(cell, str) else "number"
         if cell is None:
-            if kinds[place] == "text":
-                return False
-            continue
-        if kinds[place] not in ("unknown", kind):
+            kind = "null" if kinds[place] == "unknown" else kinds[place]
+        allowed = {"unknown": ("text", "number", "null"), "null": ("number", "null")}
+        if kind not in allowed.get(kinds[place], (kinds[place],)) or (
+            cell is None and kind == "text"
+        ):
             return False
         kinds[place] = kind
     return True

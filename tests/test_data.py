@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrl_course import data
+from mrl_course.arguments import is_blank
 from mrl_course.errors import WrongKind, WrongValue
 
 TRIPLETS = {
@@ -281,7 +282,7 @@ def test_broken_files_are_named(folder):
 
 
 sentences = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=9).filter(
-    lambda text: text.strip()
+    lambda text: not is_blank(text)
 )
 
 

@@ -6,12 +6,12 @@ import argparse
 import hashlib
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from mrl_course.errors import DataSourceError
+from mrl_course.files import check_writable
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -36,16 +36,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; the exit code is 0, or 1 with a message on stderr."""
+    """Run the command; the exit code is 0.
 
-    try:
-        if args.download is not None:
-            download(args.download)
-        else:
-            report(args.source)
-    except DataSourceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    Raises:
+        DataSourceError: as :func:`report` and :func:`download`.
+    """
+    if args.download is not None:
+        download(args.download)
+    else:
+        report(args.source)
     return 0
 
 
@@ -72,13 +71,15 @@ def download(target: Path) -> None:
     """
     from mrl_course import data
 
-    target = target.expanduser().resolve()
     problem = data.probe_hub(data.ALLNLI)
     if problem:
         raise DataSourceError(f"Cannot download: {problem}. Connect and try again.")
+    try:  # before the download, not after it
+        target = check_writable(target).resolve()
+    except OSError as error:
+        raise DataSourceError(f"Cannot download: {error}.") from error
     for data_set in data.DATA_SETS:
         try:
-            target.mkdir(parents=True, exist_ok=True)
             rows = _download_one(data_set, target)
         except DataSourceError:
             raise

@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from mrl_course.errors import LessonError
+from mrl_course.files import home_folder
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 DISTRIBUTION = "mrl-course"
 OLDEST_PYTHON = (3, 10)
 ROOM_FOR_RESULTS = 0.2e9
 ROOM_FOR_DOWNLOADS = 1e9  # AllNLI, STS-B and one small pretrained model, with room to unpack
+SET_HOME = "set HOME to a folder that can be written, for example HOME=/tmp"
 INSTALL = "install the course again, as its README says"
 # Importing finds what versions cannot tell: a broken or half-removed installation.
 IMPORTED = (
@@ -58,6 +60,15 @@ class Finding:
 
 
 # --------------------------------------------------------------------- Python and packages
+
+
+def check_home() -> Iterable[Finding]:
+    """Tell whether this process has a home folder, which some containers do not give it."""
+    home = home_folder()
+    if home is None:
+        yield Finding(PROBLEM, "this process has no home folder, and Jupyter needs one", SET_HOME)
+    else:
+        yield Finding(OK, f"the home folder is {home}")
 
 
 def check_python() -> Iterable[Finding]:
@@ -190,9 +201,8 @@ def check_data() -> Iterable[Finding]:
         with contextlib.redirect_stdout(io.StringIO()):  # `auto` announces itself when it loads
             pairs = len(data.load_stsb("test"))
     except Exception as error:  # DataSourceError says what to do; anything else is news to us
-        yield Finding(
-            PROBLEM, f"the data cannot be loaded: {_short(error)}", "or set MRL_COURSE_DATA=mini"
-        )
+        fix = "set MRL_COURSE_DATA=mini, or do what the line above says"
+        yield Finding(PROBLEM, f"the data cannot be loaded: {_short(error)}", fix)
     else:
         yield Finding(OK, f"data: {source}; {pairs:,} test pairs loaded")
 
@@ -250,6 +260,8 @@ def _room(folder: Path, needed: float) -> tuple[bool, str]:
 
 def check_kernel() -> Iterable[Finding]:
     """Find out which Python the Jupyter kernel ``python3`` starts."""
+    if home_folder() is None:  # Jupyter would make a folder called ~ here
+        return
     fix = f"{sys.executable} -m ipykernel install --sys-prefix"
     try:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
@@ -291,6 +303,7 @@ CHECKS: list[Callable[[], Iterable[Finding]]] = [
     check_imports,
     check_torch,
     check_threads,
+    check_home,
     check_data,
     check_hub,
     check_current_folder,
@@ -330,7 +343,9 @@ def _findings(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
             return list(check())
     except Exception as error:  # whatever is broken here is what the reader came to learn
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        return [Finding(PROBLEM, f"the check of {name} stopped with {_short(error)}", INSTALL)]
+        fact = f"the check of {name} stopped with {_short(error)}"
+        homeless = isinstance(error, RuntimeError) and home_folder() is None
+        return [Finding(PROBLEM, fact, SET_HOME if homeless else INSTALL)]
 
 
 def _short(error: Exception) -> str:

@@ -23,7 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from mrl_course.errors import LessonError
-from mrl_course.files import PACKAGE, in_checkout, notebook_folder, write_whole
+from mrl_course.files import (
+    PACKAGE,
+    check_target,
+    home_folder,
+    in_checkout,
+    notebook_folder,
+    user_path,
+    write_whole,
+)
 
 OUTPUT_FOLDER = Path("build", "lessons")
 CELL_TIMEOUT = 600
@@ -400,29 +408,43 @@ def _seconds(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute lessons; return 0 (all ran), 1 (one failed), 2 (wrong request) or 130 (Ctrl-C)."""
+    """Execute lessons; return 0 (all ran), 1 (one failed) or 130 (Ctrl-C).
+
+    Raises:
+        LessonError: there is no such lesson, or it cannot be run as wished.
+        OSError: the folder of the results cannot be written, which is found out before any runs.
+    """
     done = failed = 0
     paths: list[Path] = []
     try:
         environment = _requested_environment(args)
         paths = find_lessons(args.lessons)
+        _check_room(paths, args.inplace)
         for path in paths:
             print(f"{path.stem} ... ", end="", flush=True)
             try:
                 result = execute_lesson(path, environment, args.timeout)
                 failed += not _report_and_store(result, args.inplace)
-            except LessonError as error:  # this one cannot be read; the others can
+            except (LessonError, OSError) as error:  # this one cannot be read, or not be written
                 print(f"FAILED\n{textwrap.indent(str(error), '    ')}")
                 failed += 1
             done += 1
-    except LessonError as error:
-        print(f"mrl-course run: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"\nStopped by Ctrl-C after {done} of {len(paths)} lessons; nothing is half-written.")
         return 130
     print(f"{done - failed} of {done} lessons ran without a problem.")
     return 1 if failed else 0
+
+
+def _check_room(paths: list[Path], inplace: bool) -> None:
+    """What would stop all lessons, or cost their results, said before the first one runs."""
+    if home_folder() is None:
+        raise LessonError(
+            "this process has no home folder, and Jupyter needs one: set HOME to a folder that can "
+            "be written, for example HOME=/tmp"
+        )
+    for path in paths:
+        check_target(path if inplace else OUTPUT_FOLDER / path.name)
 
 
 def _requested_environment(args: argparse.Namespace) -> dict[str, str]:
@@ -442,7 +464,10 @@ def _requested_environment(args: argparse.Namespace) -> dict[str, str]:
     source = os.environ.get("MRL_COURSE_DATA", "") if args.source is None else args.source
     if source.strip().lower() in ("", "auto", "hub", "mini"):
         return {"MRL_COURSE_DATA": source}
-    folder = Path(source).expanduser()
+    try:
+        folder = user_path(source)
+    except OSError as error:
+        raise LessonError(str(error)) from None
     if not folder.is_dir():
         raise LessonError(f"No data source {source!r}: use auto, hub, mini or an existing folder.")
     return {"MRL_COURSE_DATA": str(folder.resolve())}  # the kernel works in another folder

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from mrl_course import DEFAULT_DIMS
-from mrl_course.commands.shared import positive
-from mrl_course.comparison import CSV_COLUMNS, DEFAULT_LIMIT, compare_twins, source_kind
-from mrl_course.files import check_writable, write_whole
+from mrl_course.commands.shared import at_least, positive, seed
+from mrl_course.comparison import (
+    CSV_COLUMNS,
+    DEFAULT_LIMIT,
+    SMALLEST_DIM,
+    compare_twins,
+    source_kind,
+)
+from mrl_course.files import check_target, check_writable, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mrl_course.training import Twins
+
+FILES = ("retention.csv", "retention.json", "retention.png")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -32,7 +48,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="use at most the first N training triplets (default: %(default)s)",
     )
     parser.add_argument("--seeds", type=_seeds, default=[0], help="for example 0,1,2 (default: 0)")
-    parser.add_argument("--dim", type=positive, default=768, help="D (default: %(default)s)")
+    parser.add_argument(
+        "--dim",
+        metavar="N",
+        type=at_least(SMALLEST_DIM),
+        default=768,
+        help=f"D, at least {SMALLEST_DIM} (default: %(default)s)",
+    )
     parser.add_argument("--epochs", type=positive, default=3, help="(default: %(default)s)")
     parser.add_argument(
         "--save-models",
@@ -43,13 +65,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; the exit code is 0, or 1 with a message on stderr."""
-    check_writable(args.out)  # before minutes of training, not after them
-    started = time.perf_counter()
+    """Run the command; the exit code is 0.
 
-    def keep(seed: int, twins) -> None:
+    Raises:
+        MrlCourseError: the data or a setting cannot be used.
+        OSError: a file cannot be written; the others are there.
+    """
+    out = check_writable(args.out)  # before minutes of training, not after them
+    for name in FILES:
+        check_target(out / name)
+    for number in args.seeds if args.save_models else ():
+        check_writable(out / f"seed-{number}")
+    started = time.perf_counter()
+    failed: list[str] = []
+
+    def keep(seed: int, twins: Twins) -> None:
         for name, model in twins if args.save_models else ():
-            model.save(str(args.out / f"seed-{seed}" / name), create_model_card=False)
+            try:
+                model.save(str(out / f"seed-{seed}" / name), create_model_card=False)
+            except OSError as error:  # the scores are still to come
+                failed.append(f"cannot save the model {name} of seed {seed}: {error}")
 
     results = compare_twins(
         args.source,
@@ -61,12 +96,15 @@ def run(args: argparse.Namespace) -> int:
         keep=keep,
     )
     print(f"\n{table(results)}\n")
-    for path in write_results(results, args.out, _command(args), args.source):
+    written, problems = write_results(results, out, _command(args), args.source)
+    for path in written:
         print(f"wrote {path}")
+    if failed or problems:
+        raise OSError("; ".join([*failed, *problems]))
     return 0
 
 
-def table(results) -> str:
+def table(results: pd.DataFrame) -> str:
     """Scores and retention by k and model, means over seeds, as text."""
     from mrl_course.plots import TASKS
 
@@ -75,8 +113,8 @@ def table(results) -> str:
     for task, rows in results.groupby("task", sort=False):
         rows = rows[rows["k"].isin([*DEFAULT_DIMS, rows["k"].max(), rows["k"].max() // 12])]
         for column, title in (("score", ""), ("retention", ", share of own full-size score")):
-            pivot = rows.pivot_table(index="k", columns="model", values=column, aggfunc="mean")
-            pivot = pivot[[name for name in rows["model"].unique()]]
+            pivot = rows.groupby(["k", "model"])[column].mean().unstack("model")
+            pivot = pivot.reindex(columns=rows["model"].unique())
             pivot.columns.name = None
             seeds = f" (mean of {many} seeds)" if many > 1 else ""
             text = pivot.to_string(float_format="{:.3f}".format, na_rep="-")
@@ -84,8 +122,21 @@ def table(results) -> str:
     return "\n\n".join(parts)
 
 
-def write_results(results, out: Path, command: str, source: str | Path | None) -> list[Path]:
-    """Write the frame as CSV, JSON with its circumstances, and figure; each file whole or not."""
+class Written(NamedTuple):
+    """The files that were written, and a line for each that could not be."""
+
+    paths: list[Path]
+    problems: list[str]
+
+
+def write_results(
+    results: pd.DataFrame, out: Path, command: str, source: str | Path | None
+) -> Written:
+    """Write the frame as CSV, JSON with its circumstances, and figure.
+
+    Each file is whole or as it was, and one that cannot be written (another program may hold it
+    open) does not cost the others.
+    """
     from mrl_course.results import circumstances, record_text
 
     record = {
@@ -94,19 +145,31 @@ def write_results(results, out: Path, command: str, source: str | Path | None) -
         **results.attrs,
         "columns": list(CSV_COLUMNS),
         "rows": [
-            [model, int(seed), task, int(k), round(score, 5), round(kept, 5)]
+            [model, int(seed), task, int(k), _rounded(score), _rounded(kept)]
             for model, seed, task, k, score, kept in results.itertuples(index=False)
         ],
     }
-    writers: dict[str, Callable[[Path], None]] = {
-        "retention.csv": lambda path: results.to_csv(path, index=False, lineterminator="\n"),
-        "retention.json": lambda path: path.write_text(record_text(record), encoding="utf-8"),
-        "retention.png": lambda path: _draw(results, path),
-    }
-    return [write_whole(out / name, write) for name, write in writers.items()]
+    writers: tuple[Callable[[Path], object], ...] = (
+        lambda path: results.to_csv(path, index=False, lineterminator="\n"),
+        lambda path: path.write_text(record_text(record), encoding="utf-8"),
+        lambda path: _draw(results, path),
+    )
+    written = Written([], [])
+    for name, write in zip(FILES, writers, strict=True):
+        try:
+            written.paths.append(write_whole(out / name, write))
+        except (OSError, ValueError) as error:  # ValueError: what cannot be drawn or put in JSON
+            whole = isinstance(error, OSError)
+            written.problems.append(str(error) if whole else f"cannot write {out / name}: {error}")
+    return written
 
 
-def _draw(results, path: Path) -> None:
+def _rounded(number: float) -> float | None:
+    """Five decimals for a record; None, for JSON has no NaN."""
+    return None if math.isnan(number) else round(float(number), 5)
+
+
+def _draw(results: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     from mrl_course.plots import plot_retention
@@ -135,10 +198,11 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _seeds(text: str) -> list[int]:
-    parts: Iterator[str] = (part.strip() for part in text.split(","))
-    seeds = [int(part) if part.isdecimal() else None for part in parts]
-    if None in seeds or len(set(seeds)) != len(seeds):
-        raise argparse.ArgumentTypeError(
-            f"needs different whole numbers with commas between, such as 0,1,2; got {text!r}"
-        )
-    return seeds
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        seeds = [seed(part.strip()) for part in text.split(",")]
+        if len(set(seeds)) == len(seeds):
+            return seeds
+    raise argparse.ArgumentTypeError(
+        "needs different whole numbers from 0 to 2**32 - 1 with commas between, such as 0,1,2; "
+        f"got {text!r}"
+    )
