@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import webbrowser
 from pathlib import Path
+from typing import Any
 
-from mrl_course.commands.shared import positive
+from mrl_course.commands.shared import at_least, positive, seed
 from mrl_course.demo.corpora import (
     docstring_demo,
     miniature_demo,
     own_demo,
-    rotated_twins,
 )
 from mrl_course.demo.page import DEFAULT_DIM, DEFAULT_TEXTS, DEFAULT_VOCAB, build_demo
-from mrl_course.files import check_writable
+from mrl_course.files import check_writable_file, user_path
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="WHAT",
         default="docstrings",
         help="docstrings (of installed libraries), mini, a .txt with one text per line, or a .csv "
-        "with a column `text` and perhaps `name` and `query` (default: %(default)s)",
+        "with columns `text` and perhaps `name` and `query` (default: %(default)s)",
     )
     parser.add_argument(
         "--models",
@@ -46,52 +46,48 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="compare the regular twin with itself after rotate and distil, which needs no labels",
     )
-    for name, default, text in (
-        ("--limit", DEFAULT_TEXTS, "at most N texts"),
-        ("--dim", DEFAULT_DIM, "D of the twins"),
-        ("--vocab", DEFAULT_VOCAB, "at most N tokens"),
+    for name, kind, default, text in (
+        ("--limit", positive, DEFAULT_TEXTS, "at most N texts"),
+        ("--dim", positive, DEFAULT_DIM, "D of the twins"),
+        ("--vocab", at_least(100), DEFAULT_VOCAB, "at most N tokens"),
     ):
         parser.add_argument(
-            name, metavar="N", type=positive, default=default, help=f"{text} (default: {default})"
+            name, metavar="N", type=kind, default=default, help=f"{text} (default: {default})"
         )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="(default: 0)")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="(default: 0)")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; the exit code is 0, or 1 with a message on stderr."""
-    check_writable(args.out.parent)  # before the training, not after it
-    settings = {"dim": args.dim, "vocab_size": args.vocab, "seed": args.seed}
-    settings["say"] = lambda line: print(line, flush=True)
-    settings["twins"] = _load_twins(args.models) if args.models else None
+    """Run the command; the exit code is 0."""
+    out = check_writable_file(args.out)  # before the training, not after it
+    how = {"dim": args.dim, "vocab_size": args.vocab, "seed": args.seed, "rotate": args.rotate}
+    how["say"] = lambda line: print(line, flush=True)
+    how["twins"] = _load_twins(user_path(args.models), args.rotate) if args.models else None
     if args.corpus == "docstrings":
-        twins, corpus = docstring_demo(args.limit, **settings)
+        twins, corpus = docstring_demo(args.limit, **how)
     elif args.corpus == "mini":
-        twins, corpus = miniature_demo(args.limit, **settings)
+        twins, corpus = miniature_demo(args.limit, **how)
     else:
-        twins, corpus = own_demo(args.corpus, args.limit, **settings)
-    if args.rotate:
-        twins, corpus = rotated_twins(twins, corpus, args.seed, settings["say"])
-    path = build_demo(twins, corpus, args.out)
+        twins, corpus = own_demo(args.corpus, args.limit, **how)
+    path = build_demo(twins, corpus, out)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {len(corpus.texts):,} texts)")
     if args.open and not webbrowser.open(path.resolve().as_uri()):
         print("no browser found; open the file by hand")
     return 0
 
 
-def _load_twins(folder: Path):
+def _load_twins(folder: Path, regular_only: bool) -> Any:
+    """The models of a folder; with ``--rotate`` the regular one is enough."""
+    names = ("regular",) if regular_only else ("regular", "matryoshka")
+    for name in names:
+        if not (folder / name).is_dir():
+            raise OSError(
+                f"there is no folder {folder / name}; `mrl-course twins --save-models` makes it"
+            )
     from sentence_transformers import SentenceTransformer
 
     from mrl_course.training import Twins
 
-    for name in ("regular", "matryoshka"):
-        if not (folder / name).is_dir():
-            raise OSError(
-                f"there is no folder {folder / name}; `mrl-course twins --save-models` makes both"
-            )
-    return Twins(
-        *(
-            SentenceTransformer(str(folder / name), device="cpu")
-            for name in ("regular", "matryoshka")
-        )
-    )
+    models = [SentenceTransformer(str(folder / name), device="cpu") for name in names]
+    return models[0] if regular_only else Twins(*models)

@@ -10,13 +10,11 @@ it does with every character of Unicode (:func:`character_rules`) and the page l
 """
 
 from mrl_course.demo.corpora import (
-    DEFAULT_DIM,
-    DEFAULT_TEXTS,
-    DEFAULT_VOCAB,
+    Demo,
+    Making,
     docstring_demo,
     miniature_demo,
     own_demo,
-    read_corpus,
     rotated_twins,
 )
 from mrl_course.demo.int8 import (
@@ -28,7 +26,16 @@ from mrl_course.demo.int8 import (
     rank_rows,
     rerank_rows,
 )
-from mrl_course.demo.page import MAX_BYTES, DemoCorpus, build_demo, show_page
+from mrl_course.demo.page import (
+    DEFAULT_DIM,
+    DEFAULT_TEXTS,
+    DEFAULT_VOCAB,
+    MAX_BYTES,
+    DemoCorpus,
+    build_demo,
+    show_page,
+)
+from mrl_course.demo.tables import read_corpus
 from mrl_course.demo.tokenizer import character_rules
 
 __all__ = [
@@ -36,7 +43,9 @@ __all__ = [
     "DEFAULT_TEXTS",
     "DEFAULT_VOCAB",
     "MAX_BYTES",
+    "Demo",
     "DemoCorpus",
+    "Making",
     "break_point",
     "build_demo",
     "character_rules",

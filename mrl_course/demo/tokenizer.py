@@ -6,12 +6,19 @@ import functools
 import json
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mrl_course.errors import WrongValue
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 _HANGUL = range(0xAC00, 0xD7A4)
 _CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 
-def character_rules(tokenizer) -> dict:
+def character_rules(tokenizer: Tokenizer) -> dict[str, Any]:
     """What a tokenizer's normaliser and its splitting into words do with each character.
 
     Asked of the tokenizer itself for all of Unicode (two seconds, remembered per process).
@@ -24,13 +31,13 @@ def character_rules(tokenizer) -> dict:
         change, and ``hangul`` says whether syllables are taken apart.
 
     Raises:
-        ValueError: the tokenizer has a normaliser or splitter of another kind than BERT's.
+        WrongValue: the tokenizer has a normaliser or splitter of another kind than BERT's.
     """
     spec = json.loads(tokenizer.to_str())
     for part, wanted in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer")):
         found = (spec[part] or {}).get("type", "none")
         if found != wanted:
-            raise ValueError(
+            raise WrongValue(
                 f"the page knows tokenizers with a {wanted}; the {part} of this one is {found}"
             )
     settings = spec["normalizer"]
@@ -41,7 +48,9 @@ def character_rules(tokenizer) -> dict:
 
 
 @functools.lru_cache(maxsize=4)
-def _bert_rules(clean_text, handle_chinese_chars, strip_accents, lowercase) -> dict:
+def _bert_rules(
+    clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool
+) -> dict[str, Any]:
     from tokenizers import normalizers, pre_tokenizers
 
     normalizer = normalizers.BertNormalizer(
@@ -51,7 +60,8 @@ def _bert_rules(clean_text, handle_chinese_chars, strip_accents, lowercase) -> d
     others = [c for c in _CODE_POINTS if c != bar]
     changed = normalizer.normalize_str("|".join(map(chr, others))).split("|")
     groups: dict[str, list[int]] = {"drop": [], "space": [], "apart": []}
-    mapping, hangul = {}, 0
+    mapping: dict[str, str] = {}
+    hangul = 0
     for code, result in zip(others, changed, strict=True):
         character = chr(code)
         if result == character:
@@ -67,12 +77,12 @@ def _bert_rules(clean_text, handle_chinese_chars, strip_accents, lowercase) -> d
         else:
             mapping[character] = result
     white, punctuation = _kinds(pre_tokenizers.BertPreTokenizer())
-    ranges = {name: _ranges(codes) for name, codes in groups.items()}
+    ranges: dict[str, Any] = {name: _ranges(codes) for name, codes in groups.items()}
     ranges |= {"white": _ranges(white), "punctuation": _ranges(punctuation)}
     return ranges | {"map": mapping, "hangul": hangul == len(_HANGUL)}
 
 
-def _kinds(splitter) -> tuple[list[int], list[int]]:
+def _kinds(splitter: PreTokenizer) -> tuple[list[int], list[int]]:
     """The code points that separate words, and those that are words of their own."""
     text = "a" + "a".join(map(chr, _CODE_POINTS)) + "a"
     spans = [span for _, span in splitter.pre_tokenize_str(text)]
@@ -96,24 +106,24 @@ def _ranges(codes: Sequence[int]) -> list[int]:
     return flat
 
 
-def tokenizer_for_page(tokenizer) -> dict:
+def tokenizer_for_page(tokenizer: Tokenizer) -> dict[str, Any]:
     """The tokens, and :func:`character_rules`, in the form that the page reads.
 
     Raises:
-        ValueError: another kind than WordPiece, or one that cuts long texts.
+        WrongValue: another kind than WordPiece, or one that cuts long texts.
     """
     spec = json.loads(tokenizer.to_str())
     model = spec["model"]
     if model.get("type") != "WordPiece":
-        raise ValueError(
+        raise WrongValue(
             f"the page knows WordPiece tokenizers; this one is {model.get('type') or 'unknown'}. "
             "Models from build_static_model and train_twins fit."
         )
     if spec.get("truncation"):
-        raise ValueError("the tokenizer cuts long texts; call tokenizer.no_truncation() first")
+        raise WrongValue("the tokenizer cuts long texts; call tokenizer.no_truncation() first")
     vocab = model["vocab"]
     if model["unk_token"] not in vocab:
-        raise ValueError(f"the tokenizer has no token {model['unk_token']!r} for unknown words")
+        raise WrongValue(f"the tokenizer has no token {model['unk_token']!r} for unknown words")
     tokens = [""] * (max(vocab.values()) + 1)
     for token, number in vocab.items():
         tokens[number] = token

@@ -201,6 +201,13 @@
     return node;
   }
 
+  // A text or a name of the corpus, or a query: written from left to right, or from right to left.
+  function foreign(tag, className = "", text = "") {
+    const node = element(tag, className, text);
+    node.dir = "auto";
+    return node;
+  }
+
   const marks = [];
   for (let k = 1; k < D; k *= 2) marks.push(k);
   marks.push(D);
@@ -226,8 +233,8 @@
     const empty = element("p", "empty", "Type a query, or take an example.");
     const items = Array.from({ length: TOP }, () => {
       const item = element("li", data.names.length ? "" : "unnamed");
-      const place = element("span", "place"), text = element("p", "text"), move = element("span", "move");
-      const name = element("span", "name"), head = element("p", "head");
+      const place = element("span", "place"), text = foreign("p", "text"), move = element("span", "move");
+      const name = foreign("span", "name"), head = element("p", "head");
       head.append(...(data.names.length ? [name, move] : [move]));
       item.append(place, ...(data.names.length ? [head, text] : [text, head]));
       list.append(item);
@@ -265,7 +272,7 @@
     panel.lost.hidden = missing.length === 0;
     if (missing.length) {
       panel.lost.append(element("b", "", `Lost ${missing.length}: `));
-      panel.lost.append(missing.map((row) => `${twin.full.places[row] + 1} ${short(row)}`).join(" · "));
+      missing.forEach((row, i) => panel.lost.append(`${i ? " · " : ""}${twin.full.places[row] + 1} `, foreign("bdi", "", short(row))));
     }
     return kept;
   }
@@ -474,7 +481,7 @@
     box.replaceChildren(`${ids.length} ${ids.length === 1 ? "token" : "tokens"}${ids.length ? " " : ""}`);
     for (const id of shown) {
       const unknown = id === data.tokenizer.unknown;
-      box.append(element("span", `token${unknown ? " unknown" : ""}`, unknown ? "unknown" : data.tokenizer.tokens[id]));
+      box.append(foreign("span", `token${unknown ? " unknown" : ""}`, unknown ? "unknown" : data.tokenizer.tokens[id]));
     }
     if (ids.length > shown.length) box.append("…");
   }
@@ -529,7 +536,7 @@
   }
   const examples = data.queries.slice(0, 4);
   for (const query of examples) {
-    const chip = element("button", "chip", query.text);
+    const chip = foreign("button", "chip", query.text);
     chip.type = "button";
     chip.addEventListener("click", () => take(query));
     byId("examples").append(chip);
