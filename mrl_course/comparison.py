@@ -114,7 +114,7 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 class _Tasks:
     """Both tasks with their texts; turns a model into its two curves."""
 
-    def __init__(self, stsb: Dataset, retrieval: Retrieval):
+    def __init__(self, stsb: Dataset, retrieval: Retrieval) -> None:
         self.stsb, self.retrieval = stsb, retrieval
 
     def describe(self) -> str:

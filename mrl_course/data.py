@@ -441,7 +441,7 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def fetch_snapshot(data_set: DataSet, **options) -> str:
+def fetch_snapshot(data_set: DataSet, **options: Any) -> str:
     """Call ``huggingface_hub.snapshot_download`` for the pinned files of a data set."""
     return huggingface_hub.snapshot_download(
         data_set.repo,

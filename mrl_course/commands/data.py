@@ -9,9 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mrl_course.errors import DataSourceError
 from mrl_course.files import check_writable
+
+if TYPE_CHECKING:
+    from mrl_course.data import DataSet
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -92,7 +96,7 @@ def download(target: Path) -> None:
     print(_how_to_use(target))
 
 
-def _download_one(data_set, target: Path) -> dict[str, int]:
+def _download_one(data_set: DataSet, target: Path) -> dict[str, int]:
     from mrl_course import data
 
     place = target / data_set.name
@@ -121,7 +125,7 @@ def _download_one(data_set, target: Path) -> dict[str, int]:
     return rows
 
 
-def _hub_files(data_set) -> list:
+def _hub_files(data_set: DataSet) -> list:
     """What the hub says about the files that the loaders read: name, size and hash of each."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
@@ -156,7 +160,7 @@ def _wrong_files(folder: Path, expected: Iterable) -> list[str]:
     return wrong
 
 
-def _rows(folder: Path, data_set) -> dict[str, int]:
+def _rows(folder: Path, data_set: DataSet) -> dict[str, int]:
     """Rows per split; reading them also checks columns and values."""
     from mrl_course.data import read_split
 

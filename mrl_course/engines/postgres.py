@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mrl_course.arguments import check_count
 from mrl_course.engines.shared import (
-    BATCH,
+    LOCK_SECONDS,
     POSTGRES_MAX_GRAPH_DIM,
     POSTGRES_MAX_SHORTLIST,
+    Search,
     TwoStageIndex,
     as_neighbours,
+    fitted_blocks,
     need,
 )
-from mrl_course.ranking import to_float32
+from mrl_course.errors import WrongValue
 from mrl_course.search import Neighbours
+
+CONNECT_SECONDS = 10  # that a server may take to answer
 
 
 class PostgresIndex(TwoStageIndex):
@@ -33,7 +39,7 @@ class PostgresIndex(TwoStageIndex):
     prefix needs no normalising of its own; those for inner products would need it.
     """
 
-    def __init__(self, uri: str, dim: int, prefix: int, table: str = "items"):
+    def __init__(self, uri: str, dim: int, prefix: int, table: str = "items") -> None:
         """Connect, and make the table if it is not there.
 
         Args:
@@ -44,31 +50,59 @@ class PostgresIndex(TwoStageIndex):
 
         Raises:
             ImportError: psycopg is missing.
+            OSError: the server does not answer within 10 seconds, or lets nobody in.
             TypeError, ValueError: sizes out of range, no plain name, a server without pgvector, or
                 a table that was made with other sizes.
         """
         super().__init__(dim, prefix, table)
         self._pg = need("psycopg")
-        self._db = self._pg.connect(uri, autocommit=True)
+        with self._plain_errors():
+            patience = {"connect_timeout": CONNECT_SECONDS}
+            with contextlib.suppress(self._pg.ProgrammingError):  # connect() itself says what it is
+                if "connect_timeout" in self._pg.conninfo.conninfo_to_dict(uri):
+                    patience = {}
+            self._db = self._pg.connect(uri, autocommit=True, **patience)
         try:
-            self._db.execute("set client_min_messages = warning")  # "already exists, skipping"
-            self._make_table()
-        except self._pg.errors.FeatureNotSupported as error:
-            self.close()
-            raise ValueError(
-                "this server has no pgvector; install it there, see "
-                "https://github.com/pgvector/pgvector#installation"
-            ) from error
+            with self._plain_errors():
+                self._db.execute("set client_min_messages = warning")  # "already exists, skipping"
+                self._db.execute(f"set lock_timeout = '{LOCK_SECONDS}s'")
+                self._make_table()
         except BaseException:
             self.close()
             raise
-        self.vector_version = self._one(
-            "select extversion from pg_extension where extname='vector'"
-        )
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Turn psycopg's errors into OSError and ValueError, in words that say what to do."""
+        errors = self._pg.errors
+        try:
+            yield
+        except errors.FeatureNotSupported as error:
+            raise WrongValue(
+                f"this server has no pgvector, or an old one ({_first_line(error)}); install it "
+                "there, see https://github.com/pgvector/pgvector#installation"
+            ) from error
+        except errors.LockNotAvailable as error:
+            raise OSError(
+                f"the table is locked by another session since {LOCK_SECONDS} s; nothing was "
+                "changed; try again"
+            ) from error
+        except (self._pg.OperationalError, self._pg.InterfaceError) as error:
+            raise OSError(
+                f"the connection to PostgreSQL failed or is closed ({_first_line(error)}); open "
+                "the index again"
+            ) from error
+        except (self._pg.DataError, self._pg.ProgrammingError) as error:
+            raise WrongValue(f"the server refuses: {_first_line(error)}") from error
+        except self._pg.Error as error:
+            raise OSError(f"PostgreSQL cannot go on: {_first_line(error)}") from error
 
     def _make_table(self) -> None:
         with self._db.transaction():
             self._db.execute("create extension if not exists vector")
+            self.vector_version: str = self._one(
+                "select extversion from pg_extension where extname='vector'"
+            )
             self._db.execute(
                 f'create table if not exists "{self.table}" '
                 f"(id bigint primary key, embedding vector({self.dim}) not null)"
@@ -79,13 +113,22 @@ class PostgresIndex(TwoStageIndex):
             f'"{self.table}"',
         )
         if made != self.dim:
-            raise ValueError(
+            raise WrongValue(
                 f"the table {self.table} holds vectors of {made} numbers, not {self.dim}; "
                 "open it with that size, or take another name"
             )
+        # Lists the few rows whose prefix is zero, which have no cosine here.
+        name = f"{self.table}_zero{self.prefix}"
+        if self._one("select to_regclass(%s)", f'"{name}"') is None:
+            self._db.execute(f'create index "{name}" on "{self.table}" (id) where {self._is_zero}')
 
-    def _one(self, statement: str, *values):
-        row = self._db.execute(statement, values or None).fetchone()
+    @property
+    def _is_zero(self) -> str:
+        return f"vector_norm({self.expression}) = 0"
+
+    def _one(self, statement: str, *values: object) -> Any:
+        with self._plain_errors():
+            row = self._db.execute(statement, values or None).fetchone()
         return None if row is None else row[0]
 
     def __len__(self) -> int:
@@ -119,7 +162,11 @@ class PostgresIndex(TwoStageIndex):
     def add(self, emb: ArrayLike, ids: ArrayLike | None = None) -> None:
         """Send vectors with one binary COPY: all of them, or none; see :meth:`SqliteIndex.add`."""
         last = self._one(f'select max(id) from "{self.table}"')
-        emb, ids = self._checked_rows(emb, ids, 0 if last is None else last + 1)
+        rows, numbers = self._checked_rows(emb, ids, 0 if last is None else last + 1)
+        with self._plain_errors():
+            self._copy(rows, numbers)
+
+    def _copy(self, emb: np.ndarray, ids: np.ndarray) -> None:
         try:
             with self._db.transaction(), self._db.cursor() as cursor:
                 with cursor.copy(
@@ -128,7 +175,7 @@ class PostgresIndex(TwoStageIndex):
                     for block in _copy_blocks(emb, ids):
                         copy.write(block)
         except self._pg.errors.UniqueViolation as error:
-            raise ValueError(
+            raise WrongValue(
                 f"one of the ids {ids.min()} to {ids.max()} is in the index already; "
                 "nothing was added"
             ) from error
@@ -151,14 +198,14 @@ class PostgresIndex(TwoStageIndex):
         """
         size = self.dim if full else self.prefix
         if size > POSTGRES_MAX_GRAPH_DIM:
-            raise ValueError(
+            raise WrongValue(
                 f"a graph holds vectors of up to {POSTGRES_MAX_GRAPH_DIM} numbers, not {size}; "
                 "take a prefix"
             )
         m, ef = check_count("m", m), check_count("ef_construction", ef_construction)
         name, what = self._graph_name(full), "embedding" if full else f"({self.expression})"
         try:
-            with self._db.transaction():
+            with self._plain_errors(), self._db.transaction():
                 self._setting("maintenance_work_mem", memory)
                 # Workers share memory that small containers do not have (/dev/shm).
                 self._setting("max_parallel_maintenance_workers", "0")
@@ -167,13 +214,13 @@ class PostgresIndex(TwoStageIndex):
                     f'create index "{name}" on "{self.table}" using hnsw ({what} '
                     f"vector_cosine_ops) with (m = {m}, ef_construction = {ef})"
                 )
-        except (self._pg.errors.InvalidParameterValue, self._pg.errors.DataError) as error:
-            raise ValueError(f"the server refuses to build the graph: {error}") from error
+        except WrongValue as error:
+            raise WrongValue(f"the server refuses to build the graph: {error}") from error
 
     def exact(self, queries: ArrayLike, top_k: int) -> Neighbours:
         """Compare each query with all numbers of every row, whatever graphs there are."""
-        queries, one, top_k = self._checked_search(queries, top_k, None, None)
-        return self._run(queries, one, top_k, None, {"enable_indexscan": "off"})
+        search = self._checked_search(queries, top_k, None, None)
+        return self._run(search, {"enable_indexscan": "off"})
 
     def search(
         self, queries: ArrayLike, top_k: int, shortlist: int | None, ef: int | None = None
@@ -196,31 +243,42 @@ class PostgresIndex(TwoStageIndex):
         Raises:
             TypeError, ValueError: as :meth:`SqliteIndex.search`.
         """
-        queries, one, top_k = self._checked_search(
-            queries, top_k, shortlist, POSTGRES_MAX_SHORTLIST
-        )
-        wide = 10 * top_k if shortlist is None else 2 * shortlist
+        search = self._checked_search(queries, top_k, shortlist, POSTGRES_MAX_SHORTLIST)
+        wide = 10 * search.top_k if search.shortlist is None else 2 * search.shortlist
         ef = min(wide, POSTGRES_MAX_SHORTLIST) if ef is None else ef
-        check_count("ef", ef, most=POSTGRES_MAX_SHORTLIST, of="what pgvector allows")
+        ef = check_count("ef", ef, most=POSTGRES_MAX_SHORTLIST, of="what pgvector allows")
         settings = {"hnsw.ef_search": str(ef)}
-        if self.graph_bytes(full=shortlist is None):
-            if ef < top_k:
-                raise ValueError(f"ef = {ef} lets a graph find {ef} rows, top_k is {top_k}")
+        if self.graph_bytes(full=search.shortlist is None):
+            if ef < search.top_k:
+                raise WrongValue(f"ef = {ef} lets a graph find {ef} rows, top_k is {search.top_k}")
             settings["enable_seqscan"] = "off"  # on small tables the planner may prefer a scan
-        return self._run(queries, one, top_k, shortlist, settings)
+        return self._run(search, settings)
 
-    def _run(self, queries, one, top_k, shortlist, settings) -> Neighbours:
-        statement, found = self.statement(two_stages=shortlist is not None), []
-        with self._db.transaction():
+    def _run(self, search: Search, settings: dict[str, str]) -> Neighbours:
+        found = []
+        two_stages = search.shortlist is not None
+        with self._plain_errors(), self._db.transaction():
+            zeros_there = self._zeros_there()
             for name, value in settings.items():
                 self._setting(name, value)
-            for query in queries:
-                values = {"query": _literal(query), "top_k": top_k}
-                if shortlist is not None:
-                    short = _literal(query[: self.prefix])
-                    values |= {"short": short, "shortlist": shortlist}
+            for query in search.queries:
+                short = query[: self.prefix]
+                if zeros_there or not short.any():
+                    statement = self._statement_for_zeros(two_stages, bool(short.any()))
+                else:
+                    statement = self.statement(two_stages)
+                values = {"query": _literal(query), "top_k": search.top_k}
+                values |= {"short": _literal(short), "shortlist": search.shortlist}
                 found.append(self._db.execute(statement, values).fetchall())
-        return as_neighbours(found, one)
+        return as_neighbours(found, search.one)
+
+    def _zeros_there(self) -> bool:
+        """Whether a row has a zero prefix; asks the partial index, whatever the planner thinks."""
+        with self._db.transaction():
+            self._setting("enable_seqscan", "off")
+            found = self._one(f'select 1 from "{self.table}" where {self._is_zero} limit 1')
+            self._setting("enable_seqscan", "on")
+        return found is not None
 
     def _setting(self, name: str, value: str) -> None:
         """Change a setting until the end of the transaction."""
@@ -241,6 +299,31 @@ from (
 ) as shortlist
 order by embedding <=> {query}, id limit %(top_k)s"""
 
+    def _statement_for_zeros(self, two_stages: bool, directed: bool) -> str:
+        """The SQL where rows or the query hold zeros, whose cosine is NaN here and counts as 0.
+
+        Args:
+            two_stages: with a shortlist.
+            directed: whether the query's prefix is not zero.
+        """
+        query = f"%(query)s::vector({self.dim})"
+        score = f"coalesce(nullif(1 - (embedding <=> {query}), 'NaN'), 0) as score"
+        table = f'"{self.table}"'
+        if two_stages and directed:
+            distance = f"{self.expression} <=> %(short)s::vector({self.prefix})"
+            table = f"""(
+  select id, embedding from (
+    (select id, embedding, {distance} as distance from {table}
+     order by {distance} limit %(shortlist)s)
+    union all (select id, embedding, 1 from {table} where {self._is_zero})
+  ) as both_kinds where distance <> 'NaN' order by distance, id limit %(shortlist)s
+) as shortlist"""
+        elif two_stages:
+            table = (
+                f"(select id, embedding from {table} order by id limit %(shortlist)s) as shortlist"
+            )
+        return f"select id, {score} from {table} order by score desc, id limit %(top_k)s"
+
     def plan(self, shortlist: int | None, top_k: int = 10) -> str:
         """What the server would do for a search, in its own words (``explain``), without vectors.
 
@@ -249,7 +332,7 @@ order by embedding <=> {query}, id limit %(top_k)s"""
         values = {"query": _literal(np.ones(self.dim)), "top_k": top_k}
         values |= {"short": _literal(np.ones(self.prefix)), "shortlist": shortlist}
         statement = "explain (costs off) " + self.statement(two_stages=shortlist is not None)
-        with self._db.transaction():
+        with self._plain_errors(), self._db.transaction():
             if self.graph_bytes(full=shortlist is None):
                 self._setting("enable_seqscan", "off")
             lines = [line for (line,) in self._db.execute(statement, values)]
@@ -258,6 +341,10 @@ order by embedding <=> {query}, id limit %(top_k)s"""
     def close(self) -> None:
         """Close the connection; doing so twice does no harm."""
         self._db.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -279,11 +366,11 @@ def _copy_blocks(emb: np.ndarray, ids: np.ndarray) -> Iterator[bytes]:
          ("dim", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dim,))]
     )  # fmt: skip
     yield b"PGCOPY\n\xff\r\n\0" + bytes(8)
-    for start in range(0, len(emb), BATCH):
-        rows = np.zeros(len(emb[start : start + BATCH]), row)
-        rows["fields"], rows["id_bytes"], rows["id"] = 2, 8, ids[start : start + BATCH]
+    for some, block in fitted_blocks(emb, ids):
+        rows = np.zeros(len(block), row)
+        rows["fields"], rows["id_bytes"], rows["id"] = 2, 8, some
         rows["vector_bytes"], rows["dim"] = 4 + 4 * dim, dim
-        rows["vector"] = to_float32(emb[start : start + BATCH])
+        rows["vector"] = block
         yield rows.tobytes()
     yield b"\xff\xff"
 
@@ -302,7 +389,7 @@ class TemporaryPostgres:
         uri: for :class:`PostgresIndex`.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Start the server; it takes a few seconds.
 
         Raises:
@@ -335,6 +422,6 @@ class TemporaryPostgres:
         """Return the running server."""
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, *_exception: object) -> None:
         """Stop it."""
         self.stop()
