@@ -142,7 +142,9 @@ class Scene:
 class _Table:
     """A CSV file whose complaints name the file, the line, the column and the fix."""
 
-    def __init__(self, folder: Path, name: str, columns: Sequence[str], required: Sequence[str]):
+    def __init__(
+        self, folder: Path, name: str, columns: Sequence[str], required: Sequence[str]
+    ) -> None:
         self.path = folder / name
         if not self.path.is_file():
             raise ValueError(f"{self.path}: the file is missing; copy it back from the repository.")
@@ -226,7 +228,7 @@ class Lexicon:
             file, line, column and fix.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         """Read and check all files of the folder."""
         self.folder = Path(folder)
         self.things = self._read_things()

@@ -124,7 +124,7 @@ LARGE_COUNTS |= {"dozens of"}
 class Grammar:
     """Draws meanings from a lexicon and says them."""
 
-    def __init__(self, lexicon: Lexicon):
+    def __init__(self, lexicon: Lexicon) -> None:
         """Take the words of a lexicon."""
         self.lexicon = lexicon
         self.scenes = list(lexicon.scenes.values())
@@ -276,14 +276,38 @@ class Grammar:
         Args:
             keep: chance, from 0 to 1, that a detail stays; the rest is dropped or widened.
         """
+        frame = self._one_of_two(rng, frame, keep)
+        event, told = self._less_exact(rng, frame, self._one_actor(rng, frame), keep)
+        general = event.level != "same"
+        event = self._widen_event(rng, event, keep, general)
+        weaker = self._widen_rest(rng, frame, told, keep, keep + (0.35 if general else 0.1))
+        return _only_told(replace(weaker, event=event, told=told))
+
+    @staticmethod
+    def _one_of_two(rng: Random, frame: Frame, keep: float) -> Frame:
+        """Of two things that happen, sometimes the second alone."""
         if frame.second is not None and chance(rng, 0.3 * (1 - keep) * 2):
             frame = replace(frame, event=frame.second, spot=None, posture="", when=None)
             frame = replace(frame, second=None)
+        return frame
+
+    @staticmethod
+    def _one_actor(rng: Random, frame: Frame) -> Event:
+        """Of two who do something together, sometimes one."""
         event = frame.event
         if frame.told == "event" and event.partner and chance(rng, 0.6):
             pair = (event.actor, event.partner)
             one = choose(rng, pair)
             event = replace(event, actor=replace(one, adjectives=()), partner=None)
+        return event
+
+    def _less_exact(
+        self, rng: Random, frame: Frame, event: Event, keep: float
+    ) -> tuple[Event, str]:
+        """A more general action, the denial of one that it excludes, or no action at all.
+
+        Also which part of the frame is told.
+        """
         level = event.level
         told = "event"
         if level == "same" and not event.negated and chance(rng, 0.3 * (1 - keep)):
@@ -299,24 +323,23 @@ class Grammar:
             frame.second or event.partner or chance(rng, 0.92)
         ):
             told = "wear" if frame.wear else "place" if frame.spot or frame.setting else "event"
-        general = event.level != "same"
-        negated = event.negated
-        event = replace(
-            event,
-            actor=self._widen(rng, event.actor, 0.75 if general else keep),
-            object=event.object
-            and (
-                replace(
-                    event.object,
-                    adjectives=(),
-                    count=None if not event.object.count else event.object.count,
-                )
-                if negated
-                else self._widen(rng, event.object, 0.95 if general else keep + 0.15)
-            ),
-            manner=event.manner if not negated and chance(rng, keep * 0.6) else None,
-        )
-        keep_place = keep + (0.35 if general else 0.1)
+        return event, told
+
+    def _widen_event(self, rng: Random, event: Event, keep: float, general: bool) -> Event:
+        """Wider things with fewer adjectives; of what is denied, the thing itself."""
+        actor = self._widen(rng, event.actor, 0.75 if general else keep)
+        goal = event.object
+        if goal and event.negated:
+            goal = replace(goal, adjectives=(), count=goal.count or None)
+        elif goal:
+            goal = self._widen(rng, goal, 0.95 if general else keep + 0.15)
+        manner = event.manner if not event.negated and chance(rng, keep * 0.6) else None
+        return replace(event, actor=actor, object=goal, manner=manner)
+
+    def _widen_rest(
+        self, rng: Random, frame: Frame, told: str, keep: float, keep_place: float
+    ) -> Frame:
+        """What stands around the action, dropped or wider; what is to be told stays."""
         second = frame.second if chance(rng, keep * 0.4) else None
         wear = frame.wear if told == "wear" or chance(rng, keep * 0.5) else None
         spot = frame.spot if told == "place" or chance(rng, keep_place * 0.7) else None
@@ -324,10 +347,8 @@ class Grammar:
         where = ""
         if frame.setting and not setting and frame.scene.where and chance(rng, 0.12):
             where = frame.scene.where
-        weaker = replace(
+        return replace(
             frame,
-            event=event,
-            told=told,
             second=second,
             wear=wear,
             posture=frame.posture if spot and chance(rng, 0.6) else "",
@@ -336,7 +357,6 @@ class Grammar:
             where=where,
             when=frame.when if chance(rng, keep * 0.5) else None,
         )
-        return _only_told(weaker)
 
     @staticmethod
     def _index(rng: Random, options: Sequence[Any]) -> int:
@@ -373,34 +393,36 @@ class Grammar:
         Args:
             drop: chance, from 0 to 1, that each detail that wasn't changed is left out.
         """
-        event = frame.event
-        edits = [("against", 4.0), ("negate", 1.6), ("action", 1.8)]
-        if event.object:
-            edits.append(("object", 2.2))
-            if event.object.count and event.object.count.word:
-                edits.append(("object_count", 1.2))
-            if event.object.adjectives:
-                edits.append(("object_adjective", 1.0))
-            if event.object.thing.kind == "person" and event.actor.thing.kind == "person":
-                edits.append(("swap", 1.5))
-        if event.actor.count and event.actor.count.word:
-            edits.append(("actor_count", 1.6))
-        if event.actor.adjectives:
-            edits.append(("actor_adjective", 0.8))
-        edits.append(("actor", 1.6))
-        if frame.setting:
-            edits.append(("setting", 1.8))
-        if frame.posture:
-            edits.append(("posture", 1.5))
-        if frame.wear:
-            edits.append(("wear", 1.5))
-        if frame.when and frame.when.group != "news":
-            edits.append(("when", 0.8))
+        edits = self._edits(frame)
         while True:
             edit = weighted(rng, edits)
             changed = getattr(self, f"_edit_{edit}")(rng, frame)
             if changed is not None:
                 return self._drop(rng, changed, frame, drop)
+
+    @staticmethod
+    def _edits(frame: Frame) -> list[tuple[str, float]]:
+        """What can be changed, each with its weight; the order is part of the data."""
+        event = frame.event
+        goal, actor = event.object, event.actor
+        people = goal and goal.thing.kind == "person" and actor.thing.kind == "person"
+        possible = [
+            ("against", 4.0, True),
+            ("negate", 1.6, True),
+            ("action", 1.8, True),
+            ("object", 2.2, goal),
+            ("object_count", 1.2, goal and goal.count and goal.count.word),
+            ("object_adjective", 1.0, goal and goal.adjectives),
+            ("swap", 1.5, people),
+            ("actor_count", 1.6, actor.count and actor.count.word),
+            ("actor_adjective", 0.8, actor.adjectives),
+            ("actor", 1.6, True),
+            ("setting", 1.8, frame.setting),
+            ("posture", 1.5, frame.posture),
+            ("wear", 1.5, frame.wear),
+            ("when", 0.8, frame.when and frame.when.group != "news"),
+        ]
+        return [(edit, weight) for edit, weight, fits in possible if fits]
 
     @staticmethod
     def _drop(rng: Random, changed: Frame, frame: Frame, drop: float) -> Frame:

@@ -1,6 +1,6 @@
 """How much two meanings share: the grades of the graded pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mrl_course.miniature.lexicon import (
@@ -83,53 +83,60 @@ def meaning_overlap(one: Frame, other: Frame) -> float:
     the grade.
     """
     total = shared = 0.0
-    acts = one.told == "event", other.told == "event"
-
-    def add(part: str, first: Any, second: Any, overlap: Any) -> None:
-        nonlocal total, shared
+    for part, first, second, overlap in _parts(one, other):
         if first is None and second is None:
-            return
+            continue
         if first is None or second is None:
             total += WEIGHTS[part] / 2
-            return
+            continue
         total += WEIGHTS[part]
         shared += WEIGHTS[part] * overlap(first, second)
-
-    def same(first: Any, second: Any) -> float:
-        return float(first is second or first == second)
-
-    e, f = one.event, other.event
-    add("action", e if acts[0] else None, f if acts[1] else None, _action_overlap)
-    goals = e.object if acts[0] else None, f.object if acts[1] else None
-    add("object", *goals, lambda a, b: thing_overlap(a.thing, b.thing))
-    add("actor", e.actor, f.actor, lambda a, b: thing_overlap(a.thing, b.thing))
-    add("actor_count", e.actor, f.actor, _count_overlap)
-    if goals[0] and goals[1]:
-        add("object_count", *goals, _count_overlap)
-    for part, first, second in (
-        ("actor_adjective", e.actor, f.actor),
-        ("object_adjective", *goals),
-    ):
-        first_words = (first.adjectives if first else ()) or None
-        second_words = (second.adjectives if second else ()) or None
-        add(part, first_words, second_words, _shared)
-    add("scene", one.scene, other.scene, same)
-    add("setting", one.setting, other.setting, _spot_overlap)
-    add("spot", one.spot, other.spot, _spot_overlap)
-    add(
-        "wear",
-        one.wear,
-        other.wear,
-        lambda a, b: (
-            thing_overlap(a.thing, b.thing) * 0.6
-            + 0.4 * (a.adjectives == b.adjectives and one.bare == other.bare)
-        ),
-    )
-    add("second", one.second, other.second, _action_overlap)
-    add("manner", e.manner, f.manner, same)
-    add("when", one.when, other.when, same)
-    add("posture", one.posture or None, other.posture or None, same)
-    add("tense", one.tense, other.tense, same)
     score = shared / total
+    e, f = one.event, other.event
     excluded = e.action is f.action and (e.level == "against") != (f.level == "against")
     return round(score / 2 if excluded != (e.negated != f.negated) else score, 3)
+
+
+def _parts(one: Frame, other: Frame) -> Iterator[tuple[str, Any, Any, Callable[[Any, Any], float]]]:
+    """The parts of two meanings, side by side, and how much two of a kind share.
+
+    The order is part of the data: sums of decimals depend on it in the last bit.
+    """
+    e, f = one.event, other.event
+    acts = one.told == "event", other.told == "event"
+    yield "action", e if acts[0] else None, f if acts[1] else None, _action_overlap
+    goals = e.object if acts[0] else None, f.object if acts[1] else None
+    yield "object", *goals, _thing_of_overlap
+    yield "actor", e.actor, f.actor, _thing_of_overlap
+    yield "actor_count", e.actor, f.actor, _count_overlap
+    if goals[0] and goals[1]:
+        yield "object_count", *goals, _count_overlap
+    yield "actor_adjective", _words(e.actor), _words(f.actor), _shared
+    yield "object_adjective", _words(goals[0]), _words(goals[1]), _shared
+    yield "scene", one.scene, other.scene, _same
+    yield "setting", one.setting, other.setting, _spot_overlap
+    yield "spot", one.spot, other.spot, _spot_overlap
+    like = one.bare == other.bare
+    yield "wear", one.wear, other.wear, lambda a, b: _wear_overlap(a, b, like)
+    yield "second", one.second, other.second, _action_overlap
+    yield "manner", e.manner, f.manner, _same
+    yield "when", one.when, other.when, _same
+    yield "posture", one.posture or None, other.posture or None, _same
+    yield "tense", one.tense, other.tense, _same
+
+
+def _same(first: Any, second: Any) -> float:
+    return float(first is second or first == second)
+
+
+def _thing_of_overlap(one: NP, other: NP) -> float:
+    return thing_overlap(one.thing, other.thing)
+
+
+def _words(phrase: NP | None) -> tuple[Word, ...] | None:
+    return (phrase.adjectives if phrase else ()) or None
+
+
+def _wear_overlap(one: NP, other: NP, both_bare_or_none: bool) -> float:
+    same = one.adjectives == other.adjectives and both_bare_or_none
+    return thing_overlap(one.thing, other.thing) * 0.6 + 0.4 * same

@@ -25,7 +25,7 @@ class Voice:
         used: wordings of an earlier sentence.
     """
 
-    def __init__(self, rng: Random, mode: str = "free", used: frozenset[str] = frozenset()):
+    def __init__(self, rng: Random, mode: str = "free", used: frozenset[str] = frozenset()) -> None:
         """Start with nothing said."""
         self.rng, self.mode, self.used = rng, mode, used
         self.said: list[str] = []
@@ -113,7 +113,7 @@ def noun_phrase(
 class Sentence:
     """Builds one sentence for a frame."""
 
-    def __init__(self, frame: Frame, voice: Voice):
+    def __init__(self, frame: Frame, voice: Voice) -> None:
         """Take the meaning and the voice that says it."""
         self.frame, self.voice = frame, voice
         self.rng = voice.rng
