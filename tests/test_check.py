@@ -95,7 +95,7 @@ def exits(emb):
 
 @pytest.fixture
 def samples(monkeypatch):
-    """Two exercises, as exercises.py declares them: one wants a function, one a number."""
+    """Two exercises, as a lesson declares them: one wants a function, one a number."""
     monkeypatch.setattr(engine, "REGISTRY", {})
     monkeypatch.setitem(sys.modules, "mrl_course.check", ModuleType("mrl_course.check"))
 
@@ -165,8 +165,11 @@ def test_every_exercise_of_the_course(exercise, capsys):
         self_test(exercise)
         for n in range(1, len(exercise.hints) + 1):
             exercise.hint(n)
+        capsys.readouterr()
         exercise.solution()
-        assert "not available" not in capsys.readouterr().out
+        printed = capsys.readouterr().out.rstrip()
+        assert "not available" not in printed and not printed.endswith(":")
+        assert len(printed.splitlines()) > 1  # the name, then the key
     finally:
         exercise(...)
 
@@ -335,7 +338,15 @@ def test_the_solution_is_the_source_of_the_key(samples, capsys):
     out = capsys.readouterr().out
     assert f"# {__name__}.unit\ndef unit(emb):" in out
     check.bytes_of_a_vector.solution()
-    assert "768 numbers of 4 bytes" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("768 numbers of 4 bytes are 3072 bytes.\n3072\n")
+
+
+@pytest.mark.parametrize("key", ["select 1", {"k": [1, 2]}, [0.25] * 40, np.float32(0.5), 7])
+def test_a_key_that_is_a_value_is_printed_whole(samples, capsys, key):
+    check.bytes_of_a_vector.answer = key
+    check.bytes_of_a_vector.solution_text = "The key:"
+    check.bytes_of_a_vector.solution()
+    assert capsys.readouterr().out.endswith(f"The key:\n{key if np.isscalar(key) else repr(key)}\n")
 
 
 def test_showing_an_exercise_does_not_show_its_key(samples):

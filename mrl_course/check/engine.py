@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mrl_course.errors import WrongKind, WrongValue
+
 NOT_ATTEMPTED, WRONG, CORRECT = "not attempted", "wrong", "correct"
 
 
@@ -37,7 +39,7 @@ def findings() -> Iterator[None]:
 
     Raises:
         ClaimError: a claim inside does not hold; the error names it with its numbers.
-        ValueError: no claim was made inside.
+        WrongValue: no claim was made inside.
     """
     held: list[str] = []
     token = _held.set(held)
@@ -46,7 +48,7 @@ def findings() -> Iterator[None]:
     finally:
         _held.reset(token)
     if not held:
-        raise ValueError("check.findings() needs at least one check.claim(...) inside")
+        raise WrongValue("check.findings() needs at least one check.claim(...) inside")
     what = (
         "1 finding of this section holds"
         if len(held) == 1
@@ -69,10 +71,10 @@ def claim(text: str, condition: Any, **numbers: Any) -> None:
 
     Raises:
         ClaimError: the condition is false.
-        TypeError: the text is not a sentence, or the condition is not one truth value.
+        WrongKind: the text is not a sentence, or the condition is not one truth value.
     """
     if not isinstance(text, str) or not text.strip():
-        raise TypeError(f"the first argument of claim is the text of the claim; got {text!r}")
+        raise WrongKind(f"the first argument of claim is the text of the claim; got {text!r}")
     if _one_bool(condition):
         held = _held.get()
         if held is None:
@@ -91,7 +93,7 @@ def _one_bool(condition: Any) -> bool:
         value = condition.item()
         if isinstance(value, bool):
             return value
-    raise TypeError(
+    raise WrongKind(
         f"a claim needs one truth value, got {_describe(condition)}. Pass a comparison of two "
         "numbers such as a > b; for arrays say which one you mean: (a > b).all() or (a > b).any()"
     )
@@ -136,7 +138,21 @@ class Exercise:
         wrong_answers: Sequence[Wrong],
         solution_text: str = "",
     ) -> None:
-        """Store the parts of an exercise; see :func:`register`, which is how lessons make one."""
+        """Store the parts of an exercise; lessons make one with :func:`register`.
+
+        Args:
+            checker: see :func:`register`.
+            lesson: number of the lesson that asks for it.
+            answer: the key: usually the package's own tested function, else a value.
+            expects: what kind of answer is wanted: "a function cut(emb, dim) -> (n, dim)".
+            why: one sentence on why it matters, printed when the answer is right.
+            hints: at least one, each saying more than the one before.
+            wrong_answers: typical mistakes, each with words that the message must contain.
+            solution_text: printed before the key.
+
+        Raises:
+            WrongValue: a part is empty.
+        """
         self.name = checker.__name__
         self.lesson = lesson
         self.answer = answer
@@ -149,7 +165,7 @@ class Exercise:
         self.message = ""
         self._checker = checker
         if not (self.expects and self.why and self.hints and self.wrong_answers):
-            raise ValueError(
+            raise WrongValue(
                 f"exercise {self.name!r}: expects, why, hints and wrong_answers must not be empty"
             )
 
@@ -189,12 +205,12 @@ class Exercise:
             _say(f"Hint {n} of {count}: {self.hints[n - 1]}{more}")
 
     def solution(self) -> None:
-        """Print the solution: the source of the course's own function, or the value and why."""
+        """Print the solution: what the lesson says on it, then the key itself.
+
+        The key is the source of the course's own function, or the value, however long it is.
+        """
         parts = [self.solution_text] if self.solution_text else []
-        if callable(self.answer):
-            parts.append(_source(self.answer))
-        elif not parts:
-            parts.append(_describe(self.answer))
+        parts.append(_source(self.answer) if callable(self.answer) else _whole(self.answer))
         _say(f"Solution of {self.name}:\n" + "\n".join(parts))
 
     def _report(self, state: str, message: str) -> None:
@@ -225,7 +241,7 @@ class Exercise:
         except BaseException as error:  # a learner's class may do anything, even sys.exit()
             return f"checking {_describe(answer)} stopped with {_raised(error)}."
         if problem is not None and not isinstance(problem, str):
-            raise TypeError(
+            raise WrongKind(
                 f"the checker of {self.name} must return None or a sentence, not {problem!r}"
             )
         return problem
@@ -233,19 +249,12 @@ class Exercise:
 
 REGISTRY: dict[str, Exercise] = {}
 """All exercises by name, in the order of declaration."""
-TAKEN = frozenset({"engine", "findings", "claim", "exercises", "register", "compare_arrays"})
+TAKEN = frozenset(
+    {"engine", "shared", "findings", "claim", "exercises", "register", "compare_arrays"}
+)
 
 
-def register(
-    *,
-    lesson: int,
-    answer: Any,
-    expects: str,
-    why: str,
-    hints: Sequence[str],
-    wrong_answers: Sequence[Wrong],
-    solution_text: str = "",
-) -> Callable[[Callable[[Any], str | None]], Exercise]:
+def register(**parts: Any) -> Callable[[Callable[[Any], str | None]], Exercise]:
     """Turn a checking function into the exercise ``check.<name of that function>``.
 
     The checking function gets the learner's answer and returns None if it is right, else a
@@ -254,32 +263,17 @@ def register(
     exception and a missing result are reported without the checker's help.
 
     Args:
-        lesson: number of the lesson that asks for it.
-        answer: the key: usually the package's own tested function, else a value.
-        expects: what kind of answer is wanted, such as "a function cut(emb, dim) -> (n, dim)".
-        why: one sentence on why it matters, printed when the answer is right.
-        hints: at least one, each saying more than the one before.
-        wrong_answers: typical mistakes, each with words that the message about it must contain.
-        solution_text: printed before the source of the key, or instead of the value.
+        parts: what :class:`Exercise` is made of, by name.
 
     Raises:
-        ValueError: the name is taken or cannot be used, or a part is empty.
+        WrongValue: the name is taken or cannot be used, or a part is empty.
     """
 
     def add(checker: Callable[[Any], str | None]) -> Exercise:
         name = checker.__name__
         if name in REGISTRY or name in TAKEN or keyword.iskeyword(name) or name[0] in "_<":
-            raise ValueError(f"an exercise cannot be called {name!r}: the name is taken or private")
-        REGISTRY[name] = Exercise(
-            checker,
-            lesson=lesson,
-            answer=answer,
-            expects=expects,
-            why=why,
-            hints=hints,
-            wrong_answers=wrong_answers,
-            solution_text=solution_text,
-        )
+            raise WrongValue(f"an exercise cannot be called {name!r}: the name is taken or private")
+        REGISTRY[name] = Exercise(checker, **parts)
         return REGISTRY[name]
 
     return add
@@ -411,13 +405,8 @@ def compare_arrays(got: Any, want: Any, atol: float = 1e-6, rtol: float = 1e-5) 
         return _shape_problem(got, want)
     if got.size == 0:
         return None
-    if want.dtype.kind in "biu" and got.dtype.kind != want.dtype.kind:
-        kinds = {"b": "True or False", "i": "integers", "u": "integers", "f": "decimal numbers"}
-        if kinds[got.dtype.kind] != kinds[want.dtype.kind]:
-            return (
-                f"the result holds {kinds[got.dtype.kind]}, and {kinds[want.dtype.kind]} "
-                "are expected."
-            )
+    if problem := _kind_problem(got, want):
+        return problem
     g, w = got.astype(np.float64), want.astype(np.float64)
     broken = ~np.isfinite(g) & ~((g == w) | (np.isnan(g) & np.isnan(w)))
     if broken.any():
@@ -438,14 +427,31 @@ def compare_arrays(got: Any, want: Any, atol: float = 1e-6, rtol: float = 1e-5) 
             pattern = "the result holds whole numbers only, and decimal numbers are expected"
     else:
         pattern = _order_pattern(g, w, close)
-    worst = np.unravel_index(np.argmax(np.where(differs, np.abs(g - w), -1)), g.shape)
-    at = f" at {_index(worst)}" if g.ndim else ""
-    detail = f"{_number(got[worst])} instead of {_number(want[worst])}{at}"
+    return _difference(got, want, differs, pattern)
+
+
+def _kind_problem(got: np.ndarray, want: np.ndarray) -> str | None:
+    """Truth values, integers and decimal numbers are not the same where integers are expected."""
+    kinds = {"b": "True or False", "i": "integers", "u": "integers", "f": "decimal numbers"}
+    given, wanted = kinds[got.dtype.kind], kinds[want.dtype.kind]
+    if want.dtype.kind == "f" or given == wanted:
+        return None
+    return f"the result holds {given}, and {wanted} are expected."
+
+
+def _difference(got: np.ndarray, want: np.ndarray, differs: np.ndarray, pattern: str | None) -> str:
+    """The sentence on values that are not equal, with the one that is furthest off."""
+    apart = np.abs(got.astype(np.float64) - want.astype(np.float64))
+    worst = np.unravel_index(np.argmax(np.where(differs, apart, -1)), got.shape)
+    at = f" at {_index(worst)}" if got.ndim else ""
+    detail = f"{_number(got[worst])} instead of {_number(want[worst])}"
     if pattern is not None:
-        return f"{pattern} (for example {detail})."
-    if g.size == 1:
-        return f"the result is {_number(got[worst])} instead of {_number(want[worst])}."
-    return f"{differs.sum()} of {g.size} values are wrong; the largest difference is {detail}."
+        return f"{pattern} (for example {detail}{at})."
+    if got.size == 1:
+        return f"the result is {detail}."
+    return (
+        f"{differs.sum()} of {got.size} values are wrong; the largest difference is {detail}{at}."
+    )
 
 
 def _shape_problem(got: np.ndarray, want: np.ndarray) -> str:
@@ -538,6 +544,13 @@ def _describe(value: Any) -> str:
     except Exception:  # a learner's class may have a broken __repr__
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _whole(value: Any) -> str:
+    """A key as the learner would give it: text as it is, anything else as Python writes it."""
+    if isinstance(value, str):
+        return value
+    return repr(value) if isinstance(value, (dict, list, tuple)) else _describe(value)
 
 
 def _source(function: Callable[..., Any]) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mrl_course.check.engine import Wrong, register
+from mrl_course.check.shared import best, unit
 from mrl_course.costs import vector_bytes
 from mrl_course.search import exact_search, truncate
 
@@ -70,14 +71,6 @@ def _problem_with_rows(rows: np.ndarray, top_k: int, n: int) -> str | None:
     return None
 
 
-def _best(scores: np.ndarray, top_k: int) -> np.ndarray:
-    return np.argsort(-scores, kind="stable")[:top_k]
-
-
-def _unit(emb: np.ndarray) -> np.ndarray:
-    return emb / np.linalg.norm(emb, axis=-1, keepdims=True)
-
-
 @register(
     lesson=1,
     answer=exact_search,
@@ -89,32 +82,32 @@ def _unit(emb: np.ndarray) -> np.ndarray:
         "Does the query's length change the order?",
     ],
     wrong_answers=[
-        Wrong(lambda query, corpus, top_k: _best(corpus @ query, top_k), says="dot product"),
-        Wrong(lambda query, corpus, top_k: _best(corpus @ _unit(query), top_k), says="dot product"),
+        Wrong(lambda query, corpus, top_k: best(corpus @ query, top_k), says="dot product"),
+        Wrong(lambda query, corpus, top_k: best(corpus @ unit(query), top_k), says="dot product"),
         Wrong(
-            lambda query, corpus, top_k: _best(
+            lambda query, corpus, top_k: best(
                 corpus @ query / np.linalg.norm(corpus, axis=1) ** 2, top_k
             ),
             says="squared",
         ),
         Wrong(
-            lambda query, corpus, top_k: _best(-np.linalg.norm(corpus - query, axis=1), top_k),
+            lambda query, corpus, top_k: best(-np.linalg.norm(corpus - query, axis=1), top_k),
             says="distance",
         ),
         Wrong(
-            lambda query, corpus, top_k: _best(-(_unit(corpus) @ query), top_k),
+            lambda query, corpus, top_k: best(-(unit(corpus) @ query), top_k),
             says="least similar",
         ),
         Wrong(
-            lambda query, corpus, top_k: _best(_unit(corpus) @ query, top_k)[::-1],
+            lambda query, corpus, top_k: best(unit(corpus) @ query, top_k)[::-1],
             says="nearest first",
         ),
         Wrong(
-            lambda query, corpus, top_k: np.sort(-(_unit(corpus) @ query))[:top_k],
+            lambda query, corpus, top_k: np.sort(-(unit(corpus) @ query))[:top_k],
             says="row numbers",
         ),
         Wrong(
-            lambda query, corpus, top_k: _best(
+            lambda query, corpus, top_k: best(
                 (corpus / np.linalg.norm(corpus, axis=0)) @ query, top_k
             ),
             says="axis",
@@ -156,7 +149,7 @@ def neighbours_by_cosine(answer):
         ),
     }
     for message, scores in mistakes.items():
-        if np.array_equal(rows, _best(scores, top_k)):
+        if np.array_equal(rows, best(scores, top_k)):
             return message
     if np.array_equal(rows[::-1], want):
         return "the right rows in reverse order; the nearest first."
@@ -228,7 +221,7 @@ def recommend(liked, items, top_k):
         "np.isin(rows, liked) says which rows to leave out.",
     ],
     wrong_answers=[
-        Wrong(lambda liked, items, top_k: _like(liked, items, top_k, unit=False), says="long"),
+        Wrong(lambda liked, items, top_k: _like(liked, items, top_k, normalise=False), says="long"),
         Wrong(lambda liked, items, top_k: _like(liked, items, top_k, keep=True), says="in liked"),
         Wrong(lambda liked, items, top_k: _like(liked, items, top_k, once=False), says="twice"),
         Wrong(lambda liked, items, top_k: recommend(liked, items, top_k - 1), says="row numbers"),
@@ -251,7 +244,7 @@ def recommendation(answer):
         return "some of your recommendations are in liked: nobody needs to be told those."
     if np.array_equal(rows, want):
         return None
-    if np.array_equal(rows, _like(liked, items, top_k, unit=False)):
+    if np.array_equal(rows, _like(liked, items, top_k, normalise=False)):
         return "a long liked item decides alone: divide the items by their lengths before the mean."
     if np.array_equal(rows, _like(liked, items, top_k, once=False)):
         return "an item that stands twice in liked counts twice; np.unique(liked) removes it."
@@ -260,9 +253,9 @@ def recommendation(answer):
     return f"these are not the rows nearest to the mean of liked: expected {want.tolist()}."
 
 
-def _like(liked, items, top_k, unit=True, keep=False, once=True, dot=False) -> np.ndarray:
+def _like(liked, items, top_k, normalise=True, keep=False, once=True, dot=False) -> np.ndarray:
     """A recommender with mistakes to choose from."""
     liked = np.unique(liked) if once else np.array(liked)
-    taste = (_unit(items) if unit else items)[liked].mean(axis=0)
-    rows = _best((items if dot else _unit(items)) @ taste, len(items))
+    taste = (unit(items) if normalise else items)[liked].mean(axis=0)
+    rows = best((items if dot else unit(items)) @ taste, len(items))
     return (rows if keep else rows[~np.isin(rows, liked)])[:top_k]

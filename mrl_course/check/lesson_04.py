@@ -3,6 +3,7 @@
 import numpy as np
 
 from mrl_course.check.engine import Wrong, compare_arrays, register
+from mrl_course.check.shared import unit
 from mrl_course.evaluation import Curve, pca_rotation, retention, retrieval_curve
 
 
@@ -136,10 +137,6 @@ def _recall(scores: np.ndarray, relevant, k: int) -> float:
     return float(np.mean([row in found for row, found in zip(relevant, top, strict=True)]))
 
 
-def _unit(emb: np.ndarray) -> np.ndarray:
-    return emb / np.linalg.norm(emb, axis=1, keepdims=True)
-
-
 @register(
     lesson=4,
     answer=recall_at,
@@ -159,19 +156,19 @@ def _unit(emb: np.ndarray) -> np.ndarray:
         ),
         Wrong(
             lambda queries, corpus, relevant, k, dim: _recall(
-                _unit(queries)[:, :dim] @ _unit(corpus)[:, :dim].T, relevant, k
+                unit(queries)[:, :dim] @ unit(corpus)[:, :dim].T, relevant, k
             ),
             says="before the cut",
         ),
         Wrong(
             lambda queries, corpus, relevant, k, dim: _recall(
-                _unit(queries) @ _unit(corpus).T, relevant, k
+                unit(queries) @ unit(corpus).T, relevant, k
             ),
             says="all numbers",
         ),
         Wrong(
             lambda queries, corpus, relevant, k, dim: _recall(
-                -(_unit(queries[:, :dim]) @ _unit(corpus[:, :dim]).T), relevant, k
+                -(unit(queries[:, :dim]) @ unit(corpus[:, :dim]).T), relevant, k
             ),
             says="least similar",
         ),
@@ -216,13 +213,13 @@ def recall_of_a_prefix(answer):
             q @ c.T, relevant, k
         ),
         "you normalise before the cut, so the prefixes are not of length 1.": _recall(
-            _unit(queries)[:, :dim] @ _unit(corpus)[:, :dim].T, relevant, k
+            unit(queries)[:, :dim] @ unit(corpus)[:, :dim].T, relevant, k
         ),
         "you compare all numbers; cut both arrays to dim first.": _recall(
-            _unit(queries) @ _unit(corpus).T, relevant, k
+            unit(queries) @ unit(corpus).T, relevant, k
         ),
         "you take the k least similar rows; argsort is ascending.": _recall(
-            -(_unit(q) @ _unit(c).T), relevant, k
+            -(unit(q) @ unit(c).T), relevant, k
         ),
         "you count the first result only; the first k count.": recall_at(q, c, relevant, 1, dim),
         "that is precision: divided by k. Here each query has one right row.": want / k,

@@ -4,11 +4,8 @@ import numpy as np
 from sentence_transformers.util import quantize_embeddings
 
 from mrl_course.check.engine import Wrong, compare_arrays, register
+from mrl_course.check.shared import unit
 from mrl_course.search import truncate
-
-
-def _unit(emb: np.ndarray) -> np.ndarray:
-    return emb / np.linalg.norm(emb, axis=-1, keepdims=True)
 
 
 @register(
@@ -22,14 +19,14 @@ def _unit(emb: np.ndarray) -> np.ndarray:
         "First prefix = emb[:, :k], then divide prefix by np.linalg.norm(prefix, axis=1, ...).",
     ],
     wrong_answers=[
-        Wrong(lambda emb, k: _unit(emb)[:, :k], says="before the cut"),
-        Wrong(lambda emb, k: _unit(_unit(emb))[:, :k], says="before the cut"),
+        Wrong(lambda emb, k: unit(emb)[:, :k], says="before the cut"),
+        Wrong(lambda emb, k: unit(unit(emb))[:, :k], says="before the cut"),
         Wrong(lambda emb, k: emb[:, :k], says="not normalised"),
-        Wrong(lambda emb, k: _unit(emb), says="all 12"),
-        Wrong(lambda emb, k: _unit(emb[:, -k:]), says="last"),
+        Wrong(lambda emb, k: unit(emb), says="all 12"),
+        Wrong(lambda emb, k: unit(emb[:, -k:]), says="last"),
         Wrong(lambda emb, k: emb[:, :k] / np.linalg.norm(emb[:, :k]), says="whole array"),
         Wrong(lambda emb, k: emb[:, :k] / np.linalg.norm(emb[:, :k], axis=0), says="columns"),
-        Wrong(lambda emb, k: _unit(emb[:k]), says="shape"),
+        Wrong(lambda emb, k: unit(emb[:k]), says="shape"),
         Wrong(lambda emb, k: np.ones((len(emb), k)), says="wrong"),
     ],
 )
@@ -48,9 +45,9 @@ def prefix_for_dot_product(answer):
             return problem
         prefix = emb[:, :k]
         known = {
-            "you normalise before the cut, so prefixes are shorter than 1.": _unit(emb)[:, :k],
+            "you normalise before the cut, so prefixes are shorter than 1.": unit(emb)[:, :k],
             "the prefixes are not normalised at all.": prefix,
-            "these are the last k numbers; keep the first.": _unit(emb[:, -k:]),
+            "these are the last k numbers; keep the first.": unit(emb[:, -k:]),
             "you divide by the length of the whole array; each row has a length of its own "
             "(axis=1).": prefix / np.linalg.norm(prefix),
             "you divide the columns by their lengths; normalise the rows (axis=1).": prefix
@@ -83,7 +80,7 @@ def _dots_of_sizes(query, corpus, normalise_query, normalise_corpus):
 
 def _with_zeros(query, corpus):
     query, corpus = _padded(query, corpus)
-    return _unit(corpus) @ _unit(query)
+    return unit(corpus) @ unit(query)
 
 
 def _as_it_is(emb):
@@ -103,11 +100,11 @@ def _as_it_is(emb):
     wrong_answers=[
         Wrong(_with_zeros, says="zeros"),
         Wrong(lambda q, c: _dots_of_sizes(q, c, _as_it_is, _as_it_is), says="neither side"),
-        Wrong(lambda q, c: _dots_of_sizes(q, c, _unit, _as_it_is), says="the corpus"),
-        Wrong(lambda q, c: _dots_of_sizes(q, c, _as_it_is, _unit), says="the query"),
+        Wrong(lambda q, c: _dots_of_sizes(q, c, unit, _as_it_is), says="the corpus"),
+        Wrong(lambda q, c: _dots_of_sizes(q, c, _as_it_is, unit), says="the query"),
         Wrong(lambda q, c: c @ q, says="ValueError"),
         Wrong(lambda q, c: truncate(c, len(q)) @ truncate(q, len(q)), says="either side"),
-        Wrong(lambda q, c: _unit(c[:, -min(q.size, c.shape[1]) :]) @ _unit(q), says="wrong"),
+        Wrong(lambda q, c: unit(c[:, -min(q.size, c.shape[1]) :]) @ unit(q), says="wrong"),
         Wrong(lambda q, c: 1 - cosines_of_sizes(q, c), says="distance"),
         Wrong(lambda q, c: cosines_of_sizes(q, c)[:, None], says="shape"),
     ],
@@ -136,10 +133,10 @@ def cosines_of_different_sizes(answer):
                 query, corpus, _as_it_is, _as_it_is
             ),
             "the corpus is not normalised after the cut.": _dots_of_sizes(
-                query, corpus, _unit, _as_it_is
+                query, corpus, unit, _as_it_is
             ),
             "the query is not normalised after the cut.": _dots_of_sizes(
-                query, corpus, _as_it_is, _unit
+                query, corpus, _as_it_is, unit
             ),
             "that is a distance, 1 - cosine; return the cosine.": 1 - want,
         }
@@ -162,16 +159,16 @@ def _int8(emb, sample):
 
 _INT8_MISTAKES = {
     "both bugs are still there: you quantise before the cut, and calibrate on the corpus.": (
-        lambda t, c, k: _int8(_unit(c), _unit(c))[:, :k]
+        lambda t, c, k: _int8(unit(c), unit(c))[:, :k]
     ),
     "you quantise full vectors and cut the codes; cut and normalise come first.": (
-        lambda t, c, k: _int8(_unit(c), _unit(t))[:, :k]
+        lambda t, c, k: _int8(unit(c), unit(t))[:, :k]
     ),
     "you calibrate on the corpus itself; the next corpus would get other codes. Use train_emb.": (
         lambda t, c, k: _int8(truncate(c, k), truncate(c, k))
     ),
     "the ranges come from vectors that were normalised before the cut; most codes are clipped.": (
-        lambda t, c, k: _int8(truncate(c, k), _unit(t)[:, :k])
+        lambda t, c, k: _int8(truncate(c, k), unit(t)[:, :k])
     ),
     "the ranges come from vectors that were never normalised.": (
         lambda t, c, k: _int8(truncate(c, k), t[:, :k])

@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 
 from mrl_course.check.engine import Wrong, register
+from mrl_course.check.shared import near_queries, unit
 from mrl_course.costs import search_cost
 from mrl_course.search import exact_search, rerank, shortlist_rerank
 
@@ -42,10 +43,6 @@ def rerank_rows(query, corpus, candidates, top_k):
 def _share(found, wanted) -> float:
     """Mean over rows of the share of ``wanted`` that is in ``found``."""
     return float(np.mean([np.isin(w, f).mean() for f, w in zip(found, wanted, strict=True)]))
-
-
-def _unit(emb):
-    return emb / np.linalg.norm(emb, axis=-1, keepdims=True)
 
 
 def _one_number(got) -> bool:
@@ -108,7 +105,7 @@ def multiply_adds_on_paper(answer):
 
 def _order(queries, corpus, dim):
     """(q, n) row numbers by the cosine of the first dim numbers, the best first."""
-    scores = _unit(queries[:, :dim]) @ _unit(corpus[:, :dim]).T
+    scores = unit(queries[:, :dim]) @ unit(corpus[:, :dim]).T
     return np.argsort(-scores, axis=1, kind="stable")
 
 
@@ -181,7 +178,7 @@ RECALL_MISTAKES = [
 )
 def two_stage_recall(answer):
     """Check on vectors of different lengths, with a shortlist that loses some rows."""
-    queries, corpus = _vectors(40, 300, 24, seed=1)
+    queries, corpus = near_queries(40, 300, 24, seed=1)
     for setting in ((6, 12, 5), (4, 30, 8)):
         got, want = (
             answer(queries, corpus, *setting),
@@ -207,7 +204,7 @@ def _funnels(query, corpus, neighbours, settings, *, shared, normalise=True, sig
         for dim, look in steps:
             rows = rows[:look]
             taken = corpus[rows, :dim]
-            scores = (_unit(taken) if normalise else taken) @ query[:dim]
+            scores = (unit(taken) if normalise else taken) @ query[:dim]
             rows[:] = rows[np.argsort(sign * scores)]
         results.append(rows.copy())
     return results
@@ -254,7 +251,7 @@ def _copied_once(query, corpus, neighbours, settings):
 )
 def funnels_that_share(answer):
     """Check wide settings before narrow ones: that is the order in which the bug helps itself."""
-    queries, corpus = _vectors(6, 400, 24, seed=2)
+    queries, corpus = near_queries(6, 400, 24, seed=2)
     settings = [[(8, 160), (24, 40)], [(8, 60), (24, 20)], [(8, 20), (24, 10)]]
     for number, query in enumerate(queries):
         neighbours = exact_search(query, corpus, 200, dim=3).indices
@@ -295,7 +292,7 @@ def _same_rows(got, want) -> bool:
 
 
 def _plain_rerank(query, corpus, candidates, top_k):
-    scores = _unit(corpus[candidates]) @ query
+    scores = unit(corpus[candidates]) @ query
     return candidates[np.argsort(-scores)[:top_k]]
 
 
@@ -341,7 +338,7 @@ def _no_error(query, corpus, candidates, top_k):
 )
 def candidates_with_gaps(answer):
     """Check candidates with -1 among them, then too few, which must be an error."""
-    queries, corpus = _vectors(5, 60, 8, seed=3)
+    queries, corpus = near_queries(5, 60, 8, seed=3)
     corpus[-1] = 3 * queries.mean(axis=0)  # so that the last row likes to turn up
     for query in queries:
         nearest = exact_search(query, corpus[:-1], 8, dim=4).indices
@@ -379,13 +376,3 @@ def candidates_with_gaps(answer):
 def _by_dot(query, corpus, candidates, top_k):
     rows = candidates[candidates >= 0]
     return rows[np.argsort(-(corpus[rows] @ query))[:top_k]]
-
-
-def _vectors(queries: int, rows: int, dim: int, seed: int):
-    """Queries near some row, rows of very different lengths, most of the spread in front."""
-    rng = np.random.default_rng(seed)
-    weights = 0.9 ** np.arange(dim)
-    corpus = rng.normal(size=(rows, dim)) * weights
-    near = corpus[rng.permutation(rows)[:queries]]
-    query = near + 0.7 * rng.normal(size=(queries, dim)) * weights
-    return query, corpus * rng.uniform(0.3, 3, size=(rows, 1))

@@ -210,7 +210,8 @@ def _read(regular, matryoshka):
         Wrong({"regular": 6, "matryoshka": 3}, says="curves"),
     ],
     solution_text="Press Home on the slider, then look at the curves; or let Python do it:\n"
-    "{name: break_point(curve, 5) for name, curve in curves.items()}",
+    "{name: break_point(curve, 5) for name, curve in curves.items()}\n"
+    "For two short curves, for example:",
 )
 def read_off_the_page(answer):
     """Compare what was read off the page with the curves that Python has for the same query."""

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mrl_course.check.engine import Wrong, compare_arrays, register
+from mrl_course.check.shared import best, unit
 from mrl_course.neighbours import (
     align_picture,
     kept_above_chance,
@@ -60,23 +61,15 @@ def kept_after_chance(answer):
     return None
 
 
-def _top(scores: np.ndarray, top_k: int) -> np.ndarray:
-    return np.argsort(-scores, axis=-1, kind="stable")[..., :top_k]
-
-
-def _unit(emb: np.ndarray) -> np.ndarray:
-    return emb / np.linalg.norm(emb, axis=-1, keepdims=True)
-
-
 def _cosines(emb: np.ndarray, self_score: float | None) -> np.ndarray:
-    scores = _unit(emb) @ _unit(emb).T
+    scores = unit(emb) @ unit(emb).T
     if self_score is not None:
         np.fill_diagonal(scores, self_score)
     return scores
 
 
 def _agreement(scores: np.ndarray, labels: np.ndarray, top_k: int) -> float:
-    return float((labels[_top(scores, top_k)] == labels[:, None]).mean())
+    return float((labels[best(scores, top_k)] == labels[:, None]).mean())
 
 
 def same_group(emb, labels, top_k, dim):
@@ -97,7 +90,7 @@ def same_group(emb, labels, top_k, dim):
     wrong_answers=[
         Wrong(
             lambda emb, labels, top_k, dim: _agreement(
-                _unit(emb)[:, :dim] @ _unit(emb)[:, :dim].T, labels, top_k
+                unit(emb)[:, :dim] @ unit(emb)[:, :dim].T, labels, top_k
             ),
             says="both",
         ),
@@ -107,7 +100,7 @@ def same_group(emb, labels, top_k, dim):
         ),
         Wrong(
             lambda emb, labels, top_k, dim: _agreement(
-                _unit(emb)[:, :dim] @ _unit(emb)[:, :dim].T - 9 * np.eye(len(emb)), labels, top_k
+                unit(emb)[:, :dim] @ unit(emb)[:, :dim].T - 9 * np.eye(len(emb)), labels, top_k
             ),
             says="before the cut",
         ),
@@ -135,7 +128,7 @@ def neighbours_of_one_group(answer):
     got, want = answer(emb, labels, top_k, dim), same_group(emb, labels, top_k, dim)
     if np.ndim(got) != 0 or not isinstance(got, (int, float, np.number)):
         return "return one number, the mean over all rows and neighbours."
-    early = _unit(emb)[:, :dim] @ _unit(emb)[:, :dim].T
+    early = unit(emb)[:, :dim] @ unit(emb)[:, :dim].T
     own = 9 * np.eye(len(emb))
     known = {
         "": want,
@@ -165,11 +158,11 @@ def suggest(emb, liked, dim, top_k):
 
 
 def _suggest(emb, liked, top_k, *, normalise=True, drop=True) -> np.ndarray:
-    taste = (_unit(emb) if normalise else emb)[liked].mean(axis=0)
-    scores = _unit(emb) @ taste
+    taste = (unit(emb) if normalise else emb)[liked].mean(axis=0)
+    scores = unit(emb) @ taste
     if drop:
         scores[liked] = -np.inf
-    return _top(scores, top_k)
+    return best(scores, top_k)
 
 
 @register(

@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer.evaluation import (
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from mrl_course.check.engine import Wrong, compare_arrays, register
+from mrl_course.check.shared import unit
 from mrl_course.models import (
     build_static_model,
     build_tiny_transformer,
@@ -148,14 +149,10 @@ def unit_prefixes(emb, dims):
     return {k: truncate(emb, k) for k in dims}
 
 
-def _unit(emb):
-    return emb / np.linalg.norm(emb, axis=1, keepdims=True)
-
-
 def _cut_in_place(emb, dims):
     prefixes = {}
     for k in dims:
-        emb = _unit(emb[:, :k])
+        emb = unit(emb[:, :k])
         prefixes[k] = emb
     return prefixes
 
@@ -173,10 +170,10 @@ def _cut_in_place(emb, dims):
     wrong_answers=[
         Wrong(_cut_in_place, says="3 numbers where 8 were asked for"),
         Wrong(lambda emb, dims: {k: emb[:, :k] for k in dims}, says="length 1"),
-        Wrong(lambda emb, dims: {k: _unit(emb)[:, :k] for k in dims}, says="length 1"),
+        Wrong(lambda emb, dims: {k: unit(emb)[:, :k] for k in dims}, says="length 1"),
         Wrong(lambda emb, dims: unit_prefixes(emb, [max(dims)]), says="sizes"),
         Wrong(lambda emb, dims: list(unit_prefixes(emb, dims).values()), says="dictionary"),
-        Wrong(lambda emb, dims: {k: _unit(emb[:, -k:]) for k in dims}, says="first 8"),
+        Wrong(lambda emb, dims: {k: unit(emb[:, -k:]) for k in dims}, says="first 8"),
     ],
     solution_text="mrl_course.search.truncate cuts, then normalises, and never changes its input:",
 )
@@ -236,9 +233,7 @@ def _loaded(folder, **options):
             lambda folder, texts, k: _loaded(folder).encode(texts, normalize_embeddings=True),
             says="shape",
         ),
-        Wrong(
-            lambda folder, texts, k: _unit(_loaded(folder).encode(texts)[:, -k:]), says="first 3"
-        ),
+        Wrong(lambda folder, texts, k: unit(_loaded(folder).encode(texts)[:, -k:]), says="first 3"),
     ],
 )
 def small_unit_vectors(answer):

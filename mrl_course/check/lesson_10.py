@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mrl_course.check.engine import Wrong, compare_arrays, register
+from mrl_course.check.shared import unit
 from mrl_course.losses import nested_distillation, similarity_softmax
 from mrl_course.retrofit import cayley
 from mrl_course.search import truncate
@@ -255,13 +256,9 @@ def small_scores(queries, corpus, weight, k):
     return truncate(queries @ weight, k) @ truncate(corpus @ weight, k).T
 
 
-def _unit(emb):
-    return emb / np.linalg.norm(emb, axis=1, keepdims=True)
-
-
 MAP_MISTAKES = [
     (
-        lambda q, c, w, k: _unit(q[:, :k] @ w[:k, :k]) @ _unit(c[:, :k] @ w[:k, :k]).T,
+        lambda q, c, w, k: unit(q[:, :k] @ w[:k, :k]) @ unit(c[:, :k] @ w[:k, :k]).T,
         "you cut before the map; the first new number needs all old ones.",
     ),
     (
@@ -269,7 +266,7 @@ MAP_MISTAKES = [
         "only one side was mapped; queries and corpus need the same map.",
     ),
     (
-        lambda q, c, w, k: (_unit(q) @ w)[:, :k] @ (_unit(c) @ w)[:, :k].T,
+        lambda q, c, w, k: (unit(q) @ w)[:, :k] @ (unit(c) @ w)[:, :k].T,
         "normalise after the cut, not before it.",
     ),
     (

@@ -5,6 +5,7 @@ import sqlite3
 import numpy as np
 
 from mrl_course.check.engine import Wrong, register
+from mrl_course.check.shared import best, near_queries, unit
 from mrl_course.costs import vector_bytes
 from mrl_course.planning import machines_needed
 from mrl_course.search import exact_search, shortlist_rerank
@@ -101,43 +102,35 @@ def negatives_across_processes(answer):
     return None
 
 
-def _unit(emb):
-    return emb / np.linalg.norm(emb, axis=-1, keepdims=True)
-
-
-def _best(scores, size):
-    return np.argsort(-scores, kind="stable")[:size]
-
-
 PREFIX_MISTAKES = [
     (
-        lambda q, c, k, m: _best(c[:, :k] @ q[:k], m),
+        lambda q, c, k, m: best(c[:, :k] @ q[:k], m),
         "you rank by inner products of prefixes that have different lengths; long ones win. "
         "Normalise after the cut, or let the database compute the cosine.",
     ),
     (
-        lambda q, c, k, m: _best(_unit(c)[:, :k] @ q[:k], m),
+        lambda q, c, k, m: best(unit(c)[:, :k] @ q[:k], m),
         "you normalise before the cut. The vectors have length 1 then, their prefixes do not.",
     ),
     (
-        lambda q, c, k, m: _best(-np.linalg.norm(c[:, :k] - q[:k], axis=1), m),
+        lambda q, c, k, m: best(-np.linalg.norm(c[:, :k] - q[:k], axis=1), m),
         "the distance between prefixes of different lengths mixes angle and length; normalise "
         "both after the cut.",
     ),
     (
-        lambda q, c, k, m: _best(_unit(c) @ q, m),
+        lambda q, c, k, m: best(unit(c) @ q, m),
         "you compare all numbers; the index is to hold the first dim of them.",
     ),
     (
-        lambda q, c, k, m: _best(_unit(c[:, -k:]) @ q[-k:], m),
+        lambda q, c, k, m: best(unit(c[:, -k:]) @ q[-k:], m),
         "you take the last numbers; a Matryoshka model has the important ones in front.",
     ),
     (
-        lambda q, c, k, m: _best(_unit(c[:, :k]) @ q[:k], m)[::-1],
+        lambda q, c, k, m: best(unit(c[:, :k]) @ q[:k], m)[::-1],
         "those are the right rows, but the best one must come first.",
     ),
     (
-        lambda q, c, k, m: _best(-(_unit(c[:, :k]) @ q[:k]), m),
+        lambda q, c, k, m: best(-(unit(c[:, :k]) @ q[:k]), m),
         "those are the least similar rows. Mind the sign: databases sort by distance, not "
         "by similarity.",
     ),
@@ -160,7 +153,7 @@ PREFIX_MISTAKES = [
 )
 def prefix_index(answer):
     """Check on rows of different lengths, whose prefixes hold different shares of them."""
-    queries, corpus = _vectors(4, 200, 24, seed=1)
+    queries, corpus = near_queries(4, 200, 24, seed=1)
     for query in queries:
         got, want = (
             np.asarray(answer(query, corpus, 6, 8)),
@@ -247,7 +240,7 @@ def two_limits(answer):
     """Run the statement and compare it with shortlist_rerank; count the full comparisons."""
     if not isinstance(answer, str):
         return f"give the SQL statement, a string, not {type(answer).__name__}."
-    queries, corpus = _vectors(4, 300, 24, seed=2)
+    queries, corpus = near_queries(4, 300, 24, seed=2)
     for query in queries:
         try:
             got, looks = run_sql(answer, query, corpus, 4, 40, 5)
@@ -339,13 +332,3 @@ def bytes_and_machines(answer):
                 return f"{start} you return {tuple(got)}, expected {want}: {words}"
         return f"{start} you return {tuple(got)}, expected {want}."
     return None
-
-
-def _vectors(queries: int, rows: int, dim: int, seed: int):
-    """Queries near some row, rows of very different lengths, most of the spread in front."""
-    rng = np.random.default_rng(seed)
-    weights = 0.9 ** np.arange(dim)
-    corpus = rng.normal(size=(rows, dim)) * weights
-    near = corpus[rng.permutation(rows)[:queries]]
-    query = near + 0.7 * rng.normal(size=(queries, dim)) * weights
-    return query, corpus * rng.uniform(0.3, 3, size=(rows, 1))
