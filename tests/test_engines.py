@@ -450,7 +450,7 @@ def test_a_closed_index_and_foreign_tables_are_named(tmp_path):
     with apsw.Connection(str(tmp_path / "other.db")) as other:
         other.execute("create table items_sizes (a); create table things_prefix (b)")
     for table in ("items", "things"):
-        with pytest.raises(ValueError, match="other.db ha.*give another table="):
+        with pytest.raises(ValueError, match="other.db h.*give another table="):
             SqliteIndex(tmp_path / "other.db", 24, 4, table)
     with SqliteIndex(tmp_path / "other.db", 24, 4, "mine") as mine:
         mine.add(corpus)

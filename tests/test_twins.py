@@ -194,7 +194,7 @@ def test_a_training_stopped_by_hand_stops_the_job(monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "nested_info_nce", stop)
+    monkeypatch.setattr(training, "nested_losses", stop)
     with pytest.raises(KeyboardInterrupt):
         twins.compare_twins("mini", limit=50, dim=8)
 
