@@ -58,7 +58,7 @@ __all__ = [
 
 ENVIRONMENT_VARIABLE = "MRL_COURSE_DATA"
 PROBE_SECONDS = 4.0  # that the hub may take to answer
-STALL_SECONDS = 10.0  # without a new byte of a download, then it is given up
+STALL_SECONDS = 10.0  # until the first byte of a download; three times that between later ones
 NEWS_SECONDS = 5.0  # of a download until a line says that it goes on; then at three times that, ...
 WAYS_OUT = (
     f"connect to the internet, or set {ENVIRONMENT_VARIABLE}=mini, or name a folder that "
@@ -400,7 +400,8 @@ def _fetch_watched(data_set: DataSet) -> str:
 
     thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
-    _wait_while_growing(thread, lambda: _bytes_below(place), data_set.name)
+    parts = Path(hub_constants.HF_XET_CACHE).expanduser()  # where large files come in pieces
+    _wait_while_growing(thread, lambda: _bytes_below(place) + _bytes_below(parts), data_set.name)
     if "error" in outcome:
         raise outcome["error"]
     return outcome["folder"]
@@ -410,24 +411,24 @@ def _wait_while_growing(thread: threading.Thread, size: Callable[[], int], name:
     """Wait for a thread; now and then say how far it is.
 
     Raises:
-        TimeoutError: ``size()`` did not change for ``STALL_SECONDS``.
+        TimeoutError: ``size()`` did not change for ``STALL_SECONDS``, or for three times as long
+            in the middle of a download.
     """
     start = grown = time.monotonic()
-    before, news = size(), NEWS_SECONDS
+    first = size()
+    before, news, patience = first, NEWS_SECONDS, STALL_SECONDS
     while True:
         thread.join(min(0.25, STALL_SECONDS / 4))
         now, held = time.monotonic(), size()
         if not thread.is_alive():
             return
         if held != before:
-            before, grown = held, now
-        if now - grown >= STALL_SECONDS:
-            raise TimeoutError(f"nothing arrived for {STALL_SECONDS:g} s")
+            before, grown, patience = held, now, 3 * STALL_SECONDS
+        if now - grown >= patience:
+            raise TimeoutError(f"nothing arrived for {patience:g} s")
         if now - start >= news:
-            print(
-                f"Data: {name} from {_host()}: {held / 1e6:.0f} MB after {now - start:.0f} s ...",
-                flush=True,
-            )
+            arrived = f"{(held - first) / 1e6:.0f} MB after {now - start:.0f} s"
+            print(f"Data: {name} from {_host()}: {arrived} ...", flush=True)
             news *= 3
 
 
