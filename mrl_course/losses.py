@@ -22,7 +22,7 @@ imported from here, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -309,7 +309,15 @@ class _NestedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchors, candidates, dims: tuple[int, ...], scale: float, targets, left_out):
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        candidates: Tensor,
+        dims: tuple[int, ...],
+        scale: float,
+        targets: Tensor | None,
+        left_out: Tensor | None,
+    ) -> Tensor:
         rows = torch.arange(len(anchors), device=anchors.device)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
@@ -335,7 +343,7 @@ class _NestedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_losses: Tensor):
+    def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, *saved = ctx.saved_tensors
         rows = torch.arange(len(anchors), device=anchors.device)
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)

@@ -7,7 +7,7 @@ also has a marker of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -100,7 +100,7 @@ TASKS = {
 }
 
 
-def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style) -> Axes:
+def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style: Any) -> Axes:
     """Draw curves over k by name.
 
     Args:
@@ -130,7 +130,7 @@ def plot_retention(
     column: str = "retention",
     ax: Axes | None = None,
     label: str | None = None,
-    **style,
+    **style: Any,
 ) -> Axes:
     """Draw one line per model over k, with a band from the lowest to the highest seed.
 
@@ -284,7 +284,7 @@ def plot_recall_vs_cost(
     cost: str = "milliseconds",
     ax: Axes | None = None,
     label: str | None = None,
-    **style,
+    **style: Any,
 ) -> Axes:
     """Draw how much each way of searching finds against what a query costs: up and left is good.
 

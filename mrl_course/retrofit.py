@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -431,8 +431,17 @@ def _seen(train: list[torch.Tensor], weight: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _fit(
-    change, loss_of, train, judge, steps, batch_size, lr, patience, seed, progress
-) -> tuple[pd.DataFrame, bool]:  # fmt: skip
+    change: _Rotation | _Linear,
+    loss_of: _Loss,
+    train: list[torch.Tensor],
+    judge: list[torch.Tensor],
+    steps: int,
+    batch_size: int,
+    lr: float,
+    patience: int,
+    seed: int,
+    progress: bool,
+) -> tuple[pd.DataFrame, bool]:
     """Fit ``change`` in place and leave it at its best: held-out divergences, was it stopped."""
     interrupted = False
     optimiser = torch.optim.Adam([change.free], lr=lr)
@@ -504,7 +513,7 @@ class _Rotation:
     give nothing.
     """
 
-    def __init__(self, full_dim: int):
+    def __init__(self, full_dim: int) -> None:
         """Start with no rotation."""
         self.size = min(full_dim, _MOST_ROTATED)
         self.free = torch.zeros(self.size, self.size, requires_grad=True)
@@ -524,7 +533,7 @@ class _Rotation:
 class _Linear:
     """Any linear map."""
 
-    def __init__(self, full_dim: int):
+    def __init__(self, full_dim: int) -> None:
         """Start with the map that changes nothing."""
         self.free = torch.eye(full_dim, requires_grad=True)
 
@@ -540,12 +549,21 @@ class _Linear:
 class _Loss:
     """The weighted divergence of all prefixes from the softmax of the original full vectors."""
 
-    def __init__(self, dims, weights, scale: float, teacher_scale: float, label_share: float):
+    def __init__(
+        self,
+        dims: list[int],
+        weights: list[float],
+        scale: float,
+        teacher_scale: float,
+        label_share: float,
+    ) -> None:
         """Keep the settings."""
         self.dims, self.weights, self.scale = dims, weights, scale
         self.teacher_scale, self.label_share = teacher_scale, label_share
 
-    def __call__(self, rows: list[torch.Tensor], change):
+    def __call__(
+        self, rows: list[torch.Tensor], change: _Rotation | _Linear
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One to three (B, D) arrays of unit rows -> (total, one divergence per prefix)."""
         itself = torch.eye(len(rows[0]), dtype=torch.bool) if len(rows) == 1 else None
         targets = similarity_softmax(
@@ -563,7 +581,7 @@ class _Loss:
         return total, each.detach()
 
 
-def _parts(embeddings) -> list[np.ndarray]:
+def _parts(embeddings: Any) -> list[np.ndarray]:
     """One array, or two or three that belong together row by row."""
     alone = not isinstance(embeddings, tuple)
     names = ("embeddings",) if alone else ("queries", "documents", "negatives")
@@ -677,7 +695,9 @@ def _codes(emb: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _trained(dims, weights, full_dim: int, rotation: bool) -> tuple[list[int], list[float]]:
+def _trained(
+    dims: list[int], weights: Sequence[float] | None, full_dim: int, rotation: bool
+) -> tuple[list[int], list[float]]:
     """The prefixes that can change, with their weights: a rotation leaves the full size alone."""
     weights = check_weights(weights, len(dims), training=True)
     pairs = [(k, w) for k, w in zip(dims, weights, strict=True) if not (rotation and k == full_dim)]
@@ -695,7 +715,9 @@ def _checked_label_share(label_share: float, arrays: int) -> float:
     return share
 
 
-def _search(judge, train, queries: int, corpus: int) -> list[torch.Tensor]:
+def _search(
+    judge: list[torch.Tensor], train: list[torch.Tensor], queries: int, corpus: int
+) -> list[torch.Tensor]:
     """What heads are judged on: held-out rows search the fitted ones, as queries search a corpus.
 
     With pairs, the own document of query i is row i of the corpus.

@@ -148,7 +148,7 @@ def _columns(triplets: Any) -> dict[str, Sequence[str]]:
     return {name: list(triplets[name]) for name in COLUMNS if name in names}
 
 
-def tokenise_triplets(model: SentenceTransformer, triplets) -> TokenisedTriplets:
+def tokenise_triplets(model: SentenceTransformer, triplets: Any) -> TokenisedTriplets:
     """Turn triplets (see :func:`read_triplets`) into token ids, each distinct text once."""
     columns = read_triplets(triplets)
     number: dict[str, int] = {}
@@ -220,7 +220,7 @@ def batches_without_duplicates(
 
 def train(
     model: SentenceTransformer,
-    triplets,
+    triplets: Any,
     dims: Sequence[int],
     *,
     epochs: int = 3,
@@ -409,13 +409,13 @@ def _check_loss(per_dim: Tensor, step: int) -> None:
 
 
 def train_twins(
-    triplets,
+    triplets: Any,
     *,
     dim: int = 768,
     dims: Sequence[int] | None = None,
     seed: int = 0,
     vocab_size: int = 12_000,
-    **settings,
+    **settings: Any,
 ) -> Twins:
     """Train a regular and a Matryoshka model that differ only in the loss.
 
