@@ -1,7 +1,7 @@
 """Costs on paper are plain arithmetic; costs in milliseconds are measured, not computed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_course import costs
@@ -25,6 +25,7 @@ def test_two_stages_on_paper():
     assert search_cost(1000, 768, 64).bytes_stored == 256_000  # no second stage: the rest can go
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9), st.integers(1, 4096))
 def test_exact_search_reads_and_multiplies_everything(n, dim):
     cost = search_cost(n, dim)

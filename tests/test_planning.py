@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_course.costs import search_cost
@@ -54,6 +54,7 @@ def test_the_small_formulae_by_hand():
     assert copies_needed(1, 0.001) == 1
 
 
+@settings(deadline=None)
 @given(numbers, st.integers(2, 4096), st.data())
 def test_memory_and_disk_are_those_of_search_cost(n, full_dim, data):
     way = Way("x", data.draw(st.integers(1, full_dim)), data.draw(st.sampled_from([1, 8, 32])),
@@ -72,6 +73,7 @@ def test_a_shortlist_longer_than_the_store_reads_each_row_once():
     assert rerank["long"] == 2 * rerank["short"] == 10 / PIECES.read_rate
 
 
+@settings(deadline=None)
 @given(numbers, numbers, st.integers(2, 2048), st.data())
 def test_more_rows_never_cost_less_and_costs_add_up(a, b, full_dim, data):
     prefix = data.draw(st.integers(1, full_dim))
@@ -96,6 +98,7 @@ def test_numbers_of_numpy_are_numbers_and_do_not_overflow():
     assert machines_needed(np.float32(100), np.int64(30)) == 4
 
 
+@settings(deadline=None)
 @given(positive, positive, st.integers(1, 1000))
 def test_more_machines_and_faster_ones_never_take_longer(memory, rate, machines):
     alone = scan_seconds(memory, rate)
