@@ -330,7 +330,10 @@ def test_given_models_are_rotated_without_a_training(tmp_path, no_training, give
     assert "The model was trained elsewhere and taken as it is." in corpus.about
 
 
-def test_what_cannot_be_rotated():
+def test_what_cannot_be_rotated(tmp_path, no_training):
+    (tmp_path / "a.txt").write_text("\n".join(SENTENCES))
+    with pytest.raises(WrongValue, match="at least 2 numbers, and D is 1"):
+        demo.own_demo(tmp_path / "a.txt", dim=1, rotate=True)
     with pytest.raises(WrongKind, match="one static model, got 7"):
         demo.rotated_twins(7, demo.DemoCorpus(SENTENCES))
 

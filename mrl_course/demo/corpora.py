@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mrl_course.arguments import check_count, check_seed
+from mrl_course import DEFAULT_DIMS
+from mrl_course.arguments import check_count, check_seed, default_dims
 from mrl_course.demo.page import (
     DEFAULT_DIM,
     DEFAULT_TEXTS,
@@ -390,7 +391,10 @@ def rotated_twins(
         raise WrongKind(f"twins must be the result of train_twins or one static model, got {twins}")
     _check_directions(regular, corpus.texts)
     vectors = regular.encode(list(dict.fromkeys(corpus.texts)), batch_size=1024)
-    head = fit_head(vectors, seed=check_seed(seed), progress=False)
+    full_dim = vectors.shape[1]
+    small = [k for k in (1, 2, 4) if k < full_dim] if full_dim <= min(DEFAULT_DIMS) else []
+    dims = small + default_dims(full_dim)
+    head = fit_head(vectors, dims, seed=check_seed(seed), progress=False)
     if head.interrupted:
         raise KeyboardInterrupt
     say(f"rotated in {head.seconds:.1f} s, on {len(vectors):,} vectors, without labels")
@@ -405,11 +409,13 @@ def rotated_twins(
 
 
 def _check_directions(model: Any, texts: Sequence[str]) -> None:
-    """Say before a training that there are too few vectors to fit a rotation on.
+    """Say before a training that there are too few vectors, or numbers, to fit a rotation on.
 
     The vector of a text is the mean of its tokens' vectors, so texts with the same tokens, in any
     order or all of them twice, have one direction.
     """
+    if model[0].embedding_dim < 2:
+        raise WrongValue("rotate and distil needs vectors of at least 2 numbers, and D is 1")
     directions = set()
     for code in model[0].tokenizer.encode_batch(list(texts), add_special_tokens=False):
         times = Counter(code.ids)
