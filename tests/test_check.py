@@ -355,7 +355,7 @@ def test_showing_an_exercise_does_not_show_its_key(samples):
 
 
 def test_names_are_looked_up_and_close_ones_suggested(samples):
-    assert dir(check) == sorted([*engine.__all__, "unit_rows", "bytes_of_a_vector"])
+    assert dir(check) == sorted([*check.__all__, "unit_rows", "bytes_of_a_vector"])
     assert [exercise.name for exercise in check.exercises(lesson=1)] == ["bytes_of_a_vector"]
     with pytest.raises(AttributeError, match="'unit_row'.*Did you mean unit_rows"):
         check.unit_row  # noqa: B018
