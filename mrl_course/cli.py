@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,9 @@ def _run(argv: Sequence[str] | None) -> int:
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that knows no tick gets "?" and no crash
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a console that knows no tick gets "?" and no crash
             stream.reconfigure(errors="replace")
     return args.func(args)
 

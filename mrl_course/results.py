@@ -46,9 +46,9 @@ def record_text(record: dict) -> str:
     return head.replace('"rows": []', f'"rows": [\n  {rows}\n ]') + "\n"
 
 
-def _strict(part: object, place: str, **style: int) -> str:
+def _strict(part: object, place: str, indent: int | None = None) -> str:
     try:
-        return json.dumps(part, allow_nan=False, **style)
+        return json.dumps(part, allow_nan=False, indent=indent)
     except (ValueError, TypeError) as error:
         raise WrongValue(
             f"{place} of the record cannot be written as JSON ({error}): {part!r:.200}; write None "
@@ -83,7 +83,7 @@ def load_results(name: str) -> pd.DataFrame:
     except ValueError as error:  # also what is not UTF-8
         raise WrongValue(f"{file} is not readable as JSON ({error}); write it again") from error
     columns = record.get("columns") if isinstance(record, dict) else None
-    if not _names(columns):
+    if not isinstance(columns, list) or not _names(columns):
         raise WrongValue(f"{file} has columns {columns}, expected a list of different names")
     rows = record.pop("rows", None)
     if not isinstance(rows, list) or not rows:
@@ -100,10 +100,10 @@ def load_results(name: str) -> pd.DataFrame:
     return frame
 
 
-def _names(columns: object) -> bool:
-    """Whether this is a list of different column names."""
-    good = isinstance(columns, list) and columns and all(isinstance(c, str) for c in columns)
-    return bool(good) and len(set(columns)) == len(columns)
+def _names(columns: list) -> bool:
+    """Whether these are different column names."""
+    good = bool(columns) and all(isinstance(name, str) for name in columns)
+    return good and len(set(columns)) == len(columns)
 
 
 def _fits(row: object, kinds: list[str]) -> bool:

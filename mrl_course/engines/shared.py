@@ -7,7 +7,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -162,9 +162,8 @@ def fitted_blocks(emb: np.ndarray, ids: np.ndarray) -> Iterator[tuple[np.ndarray
 
 def _ids(ids: ArrayLike, rows: int) -> np.ndarray:
     """(rows,) different int64 from 0 on, or an error that names the first that will not do."""
-    if hasattr(ids, "detach"):
-        ids = ids.detach().cpu()
-    array = np.asarray(ids)
+    tensor: Any = ids
+    array = np.asarray(tensor.detach().cpu() if hasattr(tensor, "detach") else ids)
     if array.dtype.kind not in "iu":
         raise WrongKind(f"ids must be integers, got dtype {array.dtype}: {array!r:.80}")
     if array.shape != (rows,):
