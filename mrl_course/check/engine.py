@@ -443,7 +443,7 @@ def _difference(got: np.ndarray, want: np.ndarray, differs: np.ndarray, pattern:
     """The sentence on values that are not equal, with the one that is furthest off."""
     apart = np.abs(got.astype(np.float64) - want.astype(np.float64))
     worst = np.unravel_index(np.argmax(np.where(differs, apart, -1)), got.shape)
-    at = f" at {_index(worst)}" if got.ndim else ""
+    at = f" at {_index([int(i) for i in worst])}" if got.ndim else ""
     detail = f"{_number(got[worst])} instead of {_number(want[worst])}"
     if pattern is not None:
         return f"{pattern} (for example {detail}{at})."
@@ -518,7 +518,7 @@ def _where(mask: np.ndarray) -> str:
     return _index(np.argwhere(mask)[0]) if mask.ndim else "the only place"
 
 
-def _index(index: Sequence[int]) -> str:
+def _index(index: Sequence[int | np.intp]) -> str:
     return "index [" + ", ".join(str(int(i)) for i in index) + "]"
 
 

@@ -201,7 +201,7 @@ def own_demo(path: str | Path, limit: int = DEFAULT_TEXTS, **how: Any) -> Demo:
     making, limit = Making(**how), check_count("limit", limit)
     name = Path(path).name
     corpus = _each_text_once(read_corpus(path), limit, name)
-    asked: list[tuple[str, int]] = [(str(text), int(row)) for text, row in corpus.queries]
+    asked = _asked(corpus)
     if making.twins is not None:
         return making.models(None, corpus)
     learner = "The model" if making.rotate else "The twins"
@@ -235,6 +235,12 @@ def own_demo(path: str | Path, limit: int = DEFAULT_TEXTS, **how: Any) -> Demo:
     return making.models(pairs, corpus)
 
 
+def _asked(corpus: DemoCorpus) -> list[tuple[str, int]]:
+    """The queries of a file; each has its text."""
+    pairs = (query for query in corpus.queries if isinstance(query, tuple))
+    return [(text, row) for text, row in pairs if row is not None]
+
+
 def _each_text_once(corpus: DemoCorpus, limit: int, name: str) -> DemoCorpus:
     """The first ``limit`` different texts of a file, and the queries that belong to them."""
     first: dict[str, int] = {}
@@ -242,7 +248,7 @@ def _each_text_once(corpus: DemoCorpus, limit: int, name: str) -> DemoCorpus:
         first.setdefault(text, row)
     kept = list(first)[:limit]
     place = {text: new for new, text in enumerate(kept)}
-    queries = [(q, place.get(corpus.texts[int(row)])) for q, row in map(tuple, corpus.queries)]
+    queries: list[Any] = [(q, place.get(corpus.texts[row])) for q, row in _asked(corpus)]
     rows = len(corpus.texts)
     again = f", which has {rows:,} rows with a text" if rows > len(first) else ""
     return DemoCorpus(
@@ -333,7 +339,7 @@ def _train_one(pairs: Any, corpus: DemoCorpus, making: Making) -> Any:
     return model
 
 
-def _recipe(pairs: Any) -> dict[str, int]:
+def _recipe(pairs: Any) -> dict[str, Any]:
     small = len(pairs) < 2_000  # few rows: smaller batches and more passes, or nothing is learnt
     return {
         "epochs": 20 if small else 5,
@@ -349,8 +355,9 @@ def _start(pairs: Any, corpus: DemoCorpus, making: Making) -> Any:
     columns = read_triplets(pairs)
     texts = list(dict.fromkeys(text for column in columns for text in column))
     model = build_static_model(texts, making.dim, making.vocab_size, making.seed)
-    check_page_size(corpus, len(model[0].embedding.weight), making.dim)
-    if unknown := unknown_tokens(model[0].tokenizer, corpus):
+    tokenizer: Any = model[0].tokenizer
+    check_page_size(corpus, tokenizer.get_vocab_size(), making.dim)
+    if unknown := unknown_tokens(tokenizer, corpus):
         making.say(unknown[1])
     return model
 

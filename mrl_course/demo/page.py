@@ -114,7 +114,8 @@ def build_demo(
     parts = {
         name: _model_part(name, model, given.texts, ids, tokens) for name, model in models.items()
     }
-    queries = _typical_first(given.queries, [part.pop("judged") for part in parts.values()])
+    judged = [part.pop("judged") for part in parts.values()]
+    ordered = _typical_first(list(given.queries), judged)
     data = {
         "title": title,
         "dim": _size_of(models),
@@ -122,7 +123,7 @@ def build_demo(
         "about": given.about,
         "names": given.names,
         "texts": [_shown(text) for text in given.texts],
-        "queries": [{"text": text, "answer": answer} for text, answer in queries],
+        "queries": [{"text": text, "answer": answer} for text, answer in ordered],
         "tokenizer": page_tokenizer,
         "models": list(parts.values()),
     }
@@ -274,7 +275,7 @@ def _model_part(
     }
 
 
-def _typical_first(queries: list, judged: list[tuple[list[int], np.ndarray]]) -> list:
+def _typical_first(queries: Sequence, judged: list[tuple[list[int], np.ndarray]]) -> list:
     """Queries that both twins answer at full size first; of those, the most typical ones first.
 
     Typical means that the overlap curves lie close to the average, on the axis of doublings.
@@ -349,11 +350,11 @@ def _bytes(corpus: DemoCorpus, tokens: int, dim: int) -> tuple[int, int, int]:
 
 
 def _too_large(size: int, limit: int, corpus: DemoCorpus, tokens: int, dim: int) -> str:
-    tables, vectors, texts, size, limit = (
+    tables, vectors, texts, whole, most = (
         f"{number / 1e6:.1f} MB" for number in (*_bytes(corpus, tokens, dim), size, limit)
     )
     return (
-        f"the page would have {size}; the limit is {limit}. Tables ({tokens:,} tokens x D = {dim}) "
+        f"the page would have {whole}; the limit is {most}. Tables ({tokens:,} tokens x D = {dim}) "
         f"take {tables}, corpus vectors ({len(corpus.texts):,} x {dim}) {vectors}, texts {texts}. "
         "Lower the number of texts, D or the vocabulary (vocab_size), whichever is largest"
     )
