@@ -7,6 +7,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 # The environment in which `mrl-course run --inplace` stores outputs; a test compares the two.
 NBVAL_ENV := MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 TQDM_DISABLE=1 \
+  PYTHONWARNINGS=ignore:IProgress \
   HF_DATASETS_DISABLE_PROGRESS_BARS=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
   MRL_COURSE_UNATTENDED=1 \
   MPLBACKEND=module://matplotlib_inline.backend_inline

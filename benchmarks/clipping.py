@@ -12,33 +12,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from common import Tasks, static_triplets, write_record
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mrl_course.dims import default_dims
+from mrl_course.arguments import default_dims
+from mrl_course.files import results_folder
 from mrl_course.models import build_static_model
-from mrl_course.results import results_folder
 from mrl_course.training import train
 
 COLUMNS = ["model", "clipped_steps", "max_grad_norm", "seed", "task", "k", "score"]
-
-
-def train_clipped(model, data, dims, seed, limit):
-    """Train in place; 0 means no limit. Returns the share of steps whose gradient was too long."""
-    lengths: list[float] = []
-
-    def shorten(optimizer, *_):
-        for group in optimizer.param_groups:
-            lengths.append(float(torch.nn.utils.clip_grad_norm_(group["params"], limit)))
-
-    handle = register_optimizer_step_pre_hook(shorten) if limit else None
-    try:
-        train(model, data, dims, seed=seed, progress=False)
-    finally:
-        if handle:
-            handle.remove()
-    return sum(length > limit for length in lengths) / max(1, len(lengths))
 
 
 def main() -> None:
@@ -55,8 +36,11 @@ def main() -> None:
         for name, sizes in (("regular", [args.dim]), ("matryoshka", dims)):
             for limit in (0.0, 1.0):
                 model = build_static_model([], args.dim, seed=seed, tokenizer=tokenizer)
-                share = train_clipped(model, data, sizes, seed, limit)
-                head = [name, round(share, 3), limit, seed]
+                limited = limit or None
+                history = train(
+                    model, data, sizes, seed=seed, max_grad_norm=limited, progress=False
+                )
+                head = [name, round(history.clipped, 3), limit, seed]
                 rows += [[*head, *row] for row in tasks.scores(tasks.encode(model), dims)]
                 print(*rows[-len(dims)], flush=True)
     what = (

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mrl_course.comparison import source_kind
 from mrl_course.data import load_allnli, load_retrieval, load_stsb
 from mrl_course.evaluation import retrieval_curve, similarity_curve
+from mrl_course.files import write_whole
 from mrl_course.models import build_static_model, train_tokenizer
 from mrl_course.results import circumstances, record_text
 from mrl_course.training import TokenisedTriplets, read_triplets, tokenise_triplets
-from mrl_course.twins import source_kind
 
 GRAMMAR = "the grammar of the miniature"
 
@@ -53,13 +53,6 @@ def cached(file: Path, make: Callable[[], list]) -> list:
     if not file.exists():
         write_whole(file, json.dumps(make()))
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
 
 
 def write_record(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from common import Tasks, static_triplets, write_record
 
-from mrl_course.dims import DEFAULT_DIMS
+from mrl_course.arguments import DEFAULT_DIMS
+from mrl_course.files import results_folder
 from mrl_course.models import build_static_model
-from mrl_course.results import results_folder
 from mrl_course.training import train
 
 COLUMNS = ["distill", "seed", "task", "k", "score", "seconds"]

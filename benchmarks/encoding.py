@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from common import GRAMMAR, write_record
 
+from mrl_course.files import results_folder
 from mrl_course.miniature import premises
 from mrl_course.models import build_static_model, load_pretrained
-from mrl_course.results import results_folder
 
 COLUMNS = ["model", "texts", "processes", "what", "seconds", "low", "high", "texts_per_second"]
 RUNS = 3

@@ -23,7 +23,7 @@ from search import DIM, TARGET, TOP_K, embed  # benchmarks/search.py, beside thi
 
 from mrl_course.costs import vector_bytes
 from mrl_course.engines import PostgresIndex, SqliteIndex, TemporaryPostgres
-from mrl_course.results import results_folder
+from mrl_course.files import results_folder
 from mrl_course.search import exact_search
 
 PREFIX = 64

@@ -29,10 +29,10 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
+from mrl_course.arguments import default_dims
 from mrl_course.data import load_allnli
-from mrl_course.dims import default_dims
+from mrl_course.files import results_folder
 from mrl_course.models import load_pretrained
-from mrl_course.results import results_folder
 from mrl_course.retrofit import fit_head
 
 COLUMNS = ["method", "seed", "task", "k", "score", "minutes"]

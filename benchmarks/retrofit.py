@@ -25,13 +25,13 @@ import torch
 from common import Tasks, cached, write_record
 
 from mrl_course import retrofit
+from mrl_course.arguments import default_dims
 from mrl_course.data import load_allnli, load_docstrings
-from mrl_course.dims import default_dims
 from mrl_course.evaluation import pca_rotation, random_dims_curve, retrieval_curve, similarity_curve
-from mrl_course.groups import nearest_rows
+from mrl_course.files import results_folder, write_whole
 from mrl_course.models import load_pretrained
+from mrl_course.neighbours import nearest_rows
 from mrl_course.ranking import unit_rows
-from mrl_course.results import results_folder
 from mrl_course.retrofit import fit_head
 
 COLUMNS = ["fitted_on", "method", "seed", "task", "k", "score"]
@@ -86,8 +86,7 @@ class Vectors:
         if not file.exists():
             self.model = self.model or load_pretrained()
             emb = self.model.encode(texts, batch_size=64)
-            np.save(file.with_suffix(".part.npy"), emb)
-            os.replace(file.with_suffix(".part.npy"), file)
+            write_whole(file, lambda path: np.save(path, emb))
         return unit_rows(np.load(file))
 
     def read_triplets(self) -> None:

@@ -29,8 +29,8 @@ from common import GRAMMAR, write_record
 
 from mrl_course.costs import vector_bytes
 from mrl_course.data import load_allnli, load_retrieval
+from mrl_course.files import results_folder
 from mrl_course.miniature import premises
-from mrl_course.results import results_folder
 from mrl_course.search import (
     PrefixIndex,
     exact_search,
@@ -135,7 +135,7 @@ class Bench:
         )  # fmt: skip
         print(tuned, flush=True)
         self.report = str(tuned).splitlines()
-        dim, size = tuned.dim, tuned.size
+        dim, size = tuned.dim, tuned.shortlist_size
         if dim == DIM:
             dim, size = 64, 100
         index, cost = PrefixIndex(self.corpus, [dim]), len(self.corpus) * vector_bytes(dim)

@@ -44,8 +44,8 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from transformers import PrinterCallback
 
+from mrl_course.arguments import default_dims
 from mrl_course.data import DataSourceError, load_allnli
-from mrl_course.dims import default_dims
 from mrl_course.models import build_static_model, load_pretrained
 
 TWINS = ("regular", "matryoshka")

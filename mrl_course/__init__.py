@@ -8,12 +8,6 @@ Each module is named after one concept of the field; import what you need from t
 Importing ``mrl_course`` itself loads nothing heavy.
 """
 
-import warnings
-
-# tqdm.auto, which datasets imports, writes this to stderr in every notebook without ipywidgets;
-# the course shows no widget bars, and a lesson's stored output holds no stderr.
-warnings.filterwarnings("ignore", message="IProgress not found")
-
 DEFAULT_DIMS = (8, 16, 32, 64, 128, 256, 512, 768)
 """Prefix sizes trained and reported by default; 768 is the full size."""
 

@@ -17,7 +17,7 @@ tried on the way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -25,7 +25,14 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from mrl_course.dims import check_count, check_dims, check_weights
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
+    check_number,
+    check_numbers,
+    check_weights,
+)
+from mrl_course.errors import WrongKind, WrongValue
 
 # ------------------------------------------------------------------------------------ the loss
 
@@ -52,7 +59,7 @@ class NestedClassifier(nn.Module):
         heads: an ``nn.Linear`` per size; if tied, a single one of max(dims) columns.
 
     Raises:
-        TypeError, ValueError: a size that is no integer or out of range, bad ``dims``.
+        WrongKind, WrongValue: a size that is no integer or out of range, bad ``dims``.
     """
 
     def __init__(
@@ -84,13 +91,13 @@ class NestedClassifier(nn.Module):
         """The logits of all prefixes: (B, D) embeddings -> (len(dims), B, num_classes).
 
         Raises:
-            TypeError, ValueError: not a float tensor of that shape.
+            WrongKind, WrongValue: not a float tensor of that shape.
         """
         if not isinstance(emb, Tensor) or not emb.is_floating_point():
             kind = emb.dtype if isinstance(emb, Tensor) else type(emb).__name__
-            raise TypeError(f"emb must be a tensor of floats, got {kind}")
+            raise WrongKind(f"emb must be a tensor of floats, got {kind}")
         if emb.ndim != 2 or emb.shape[1] != self.dim:
-            raise ValueError(f"emb must have shape (B, {self.dim}), got {tuple(emb.shape)}")
+            raise WrongValue(f"emb must have shape (B, {self.dim}), got {tuple(emb.shape)}")
         if not self.tied:
             pairs = zip(self.dims, self.heads, strict=True)
             return torch.stack([head(emb[:, :k]) for k, head in pairs])
@@ -105,10 +112,10 @@ class NestedClassifier(nn.Module):
         """A copy of the classifier of one trained size: what you deploy when you have chosen k.
 
         Raises:
-            ValueError: no head was trained for that size.
+            WrongValue: no head was trained for that size.
         """
         if k not in self.dims:
-            raise ValueError(f"no head was trained for k = {k}; sizes: {list(self.dims)}")
+            raise WrongValue(f"no head was trained for k = {k}; sizes: {list(self.dims)}")
         trained = self.heads[0 if self.tied else self.dims.index(k)]
         alone = nn.utils.skip_init(
             nn.Linear, k, self.num_classes, device=trained.weight.device, dtype=trained.weight.dtype
@@ -123,6 +130,22 @@ class NestedClassifier(nn.Module):
         return f"dim={self.dim}, num_classes={self.num_classes}, dims={self.dims}, tied={self.tied}"
 
 
+@overload
+def nested_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Sequence[float] | None = None,
+    *,
+    return_per_dim: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def nested_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Sequence[float] | None = None,
+    *,
+    return_per_dim: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def nested_cross_entropy(
     logits: Tensor,
     labels: Tensor,
@@ -145,22 +168,22 @@ def nested_cross_entropy(
         shape (m,).
 
     Raises:
-        TypeError, ValueError: wrong shapes or types, a label that is no class, bad ``weights``.
+        WrongKind, WrongValue: wrong shapes or types, a label that is no class, bad ``weights``.
     """
     if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
-        raise TypeError("logits and labels must be torch tensors")
+        raise WrongKind("logits and labels must be torch tensors")
     if logits.ndim != 3 or logits.numel() == 0:
-        raise ValueError(f"logits must have shape (m, B, C), none of them 0, got {logits.shape}")
+        raise WrongValue(f"logits must have shape (m, B, C), none of them 0, got {logits.shape}")
     prefixes, batch, classes = logits.shape
     if labels.shape != (batch,):
-        raise ValueError(f"labels must have shape ({batch},), got {tuple(labels.shape)}")
+        raise WrongValue(f"labels must have shape ({batch},), got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
+        raise WrongKind(f"labels must be integers, got {labels.dtype}")
     if not labels.is_meta:  # a tensor without numbers has nothing to check
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             bad = low if low < 0 else high
-            raise ValueError(f"labels must lie between 0 and {classes - 1}, got {bad}")
+            raise WrongValue(f"labels must lie between 0 and {classes - 1}, got {bad}")
     weight = logits.new_tensor(check_weights(weights, prefixes))  # on the device of the logits
     each = F.cross_entropy(logits.flatten(0, 1), labels.long().repeat(prefixes), reduction="none")
     losses = each.view(prefixes, batch).mean(1)
@@ -197,10 +220,10 @@ def confidence_and_right(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np
         array, True where the class of that probability is the label.
 
     Raises:
-        ValueError: shapes that do not fit.
+        WrongValue: shapes that do not fit.
     """
     if logits.ndim != 3 or labels.shape != logits.shape[1:2]:
-        raise ValueError(
+        raise WrongValue(
             f"logits must have shape (m, n, C) and labels (n,), got {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}"
         )
@@ -227,13 +250,12 @@ def tune_thresholds(confidence: ArrayLike, right: ArrayLike, slack: float = 0.0)
         all stop.
 
     Raises:
-        ValueError: wrong shapes, NaN, a ``slack`` outside 0 to 1.
+        WrongValue: wrong shapes, NaN, a ``slack`` outside 0 to 1.
     """
     confidence, right = _rows("confidence", confidence), _rows("right", right)
     if confidence.shape != right.shape:
-        raise ValueError(f"confidence has shape {confidence.shape} and right {right.shape}")
-    if not 0 <= slack <= 1:
-        raise ValueError(f"slack must be between 0 and 1, got {slack}")
+        raise WrongValue(f"confidence has shape {confidence.shape} and right {right.shape}")
+    slack = check_number("slack", slack, least=0, most=1)
     thresholds = np.full(len(right), np.inf)
     thresholds[-1] = -np.inf
     waiting = np.ones(right.shape[1], dtype=bool)
@@ -262,12 +284,12 @@ def cascade_stops(confidence: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
         (n,) int64 row numbers, 0 to m - 1.
 
     Raises:
-        ValueError: shapes that do not fit, NaN.
+        WrongValue: shapes that do not fit, NaN.
     """
     confidence = _rows("confidence", confidence)
-    thresholds = np.asarray(thresholds, dtype=float)
+    thresholds = check_numbers("thresholds", thresholds)
     if thresholds.shape != (len(confidence),) or np.isnan(thresholds).any():
-        raise ValueError(
+        raise WrongValue(
             f"{len(confidence)} prefixes need {len(confidence)} thresholds without NaN, got "
             f"{thresholds}"
         )
@@ -285,15 +307,22 @@ def cascade_score(stops: ArrayLike, right: ArrayLike, dims: Sequence[int]) -> Ca
         dims: the m prefix sizes, ascending.
 
     Raises:
-        ValueError: shapes that do not fit, a row number that does not exist, sizes that do not
+        WrongValue: shapes that do not fit, a row number that does not exist, sizes that do not
             ascend.
     """
     right, sizes = _right_and_sizes(right, dims)
-    stops = np.asarray(stops)
-    if stops.shape != right.shape[1:] or not np.issubdtype(stops.dtype, np.integer):
-        raise ValueError(f"stops must be {right.shape[1]} row numbers, got shape {stops.shape}")
-    if stops.min() < 0 or stops.max() >= len(right):
-        raise ValueError(f"stops must lie between 0 and {len(right) - 1}")
+    stops = check_numbers("stops", stops)
+    if stops.dtype.kind not in "iu":
+        raise WrongKind(f"stops must be row numbers (integers), got dtype {stops.dtype}")
+    if stops.shape != right.shape[1:]:
+        raise WrongValue(f"stops must be {right.shape[1]} row numbers, got shape {stops.shape}")
+    outside = (stops < 0) | (stops >= len(right))
+    if outside.any():
+        place = int(outside.argmax())
+        raise WrongValue(
+            f"stops holds {stops[place]} at place {place}, but there are prefixes 0 to "
+            f"{len(right) - 1}"
+        )
     hit = right[stops, np.arange(len(stops))]
     return CascadeScore(float(hit.mean()), float(sizes[stops].mean()))
 
@@ -310,7 +339,7 @@ def oracle_score(right: ArrayLike, dims: Sequence[int]) -> CascadeScore:
         dims: the m prefix sizes, ascending.
 
     Raises:
-        ValueError: as :func:`cascade_score`.
+        WrongValue: as :func:`cascade_score`.
     """
     right, _ = _right_and_sizes(right, dims)
     return cascade_score(right.argmax(axis=0), right, dims)  # the first True; 0 if there is none
@@ -320,21 +349,21 @@ def _right_and_sizes(right: ArrayLike, dims: Sequence[int]) -> tuple[np.ndarray,
     right = _rows("right", right)
     sizes = check_dims(dims, max(dims, default=1))
     if len(sizes) != len(right) or sizes != sorted(sizes):
-        raise ValueError(
+        raise WrongValue(
             f"right needs one row per size, the smallest first; got {len(right)} rows, dims {dims}"
         )
     return right, np.array(sizes)
 
 
 def _rows(name: str, values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values)
+    array = np.asarray(values) if name == "right" else check_numbers(name, values)
     if array.ndim != 2 or array.size == 0:
-        raise ValueError(
+        raise WrongValue(
             f"{name} must have shape (prefixes, examples), none of them 0, got {array.shape}"
         )
     if name == "right":
         if array.dtype != bool:
-            raise ValueError(f"right must hold bools, got {array.dtype}; compare classes with ==")
-    elif np.isnan(array.astype(float)).any():
-        raise ValueError(f"{name} holds NaN")
+            raise WrongKind(f"right must hold bools, got {array.dtype}; compare classes with ==")
+    elif np.isnan(array).any():
+        raise WrongValue(f"{name} holds NaN")
     return array

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrl_course.dims import check_count
+from mrl_course.arguments import check_count
+from mrl_course.errors import WrongKind
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def search_cost(
     n, full_dim = check_count("n", n), check_count("full_dim", full_dim)
     of = "the numbers of an embedding"
     dim = full_dim if dim is None else check_count("dim", dim, most=full_dim, of=of)
-    if shortlist_size:
-        shortlist_size = min(check_count("shortlist_size", shortlist_size), n)
+    shortlist_size = min(check_count("shortlist_size", shortlist_size, least=0), n)
     short, full = vector_bytes(dim, bits), vector_bytes(full_dim, full_bits)
     return SearchCost(
         bytes_stored=n * (short + (full if shortlist_size else 0)),
@@ -101,8 +101,10 @@ def time_calls(call: Callable[[], object], runs: int = 7, warmup: int = 1) -> Ti
         warmup: runs before that, not measured: the first one fills caches and starts threads.
 
     Raises:
-        TypeError, ValueError: ``runs`` below 1, ``warmup`` below 0, not integers.
+        TypeError, ValueError: ``runs`` below 1, ``warmup`` below 0, not integers; no function.
     """
+    if not callable(call):
+        raise WrongKind(f"call must be a function without arguments, got {call!r}")
     runs = check_count("runs", runs)
     for _ in range(check_count("warmup", warmup, least=0)):
         call()

@@ -19,13 +19,21 @@ same code.
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
+import re
 import threading
-from collections.abc import Iterable, Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+with warnings.catch_warnings():  # tqdm.auto, which the next ones import, complains on stderr in
+    warnings.filterwarnings("ignore", message="IProgress not found")  # every notebook that has no
+    import tqdm.auto  # noqa: F401  # ipywidgets; the course shows no bars of that kind
 
 import huggingface_hub
 import pyarrow as pa
@@ -33,6 +41,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset_builder
 from huggingface_hub import constants as hub_constants
+
+from mrl_course.arguments import check_count
+from mrl_course.errors import DataSourceError, WrongValue
+from mrl_course.files import miniature_folder, user_path
 
 __all__ = [
     "DataSourceError",
@@ -45,15 +57,13 @@ __all__ = [
 ]
 
 ENVIRONMENT_VARIABLE = "MRL_COURSE_DATA"
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 4.0  # that the hub may take to answer
+STALL_SECONDS = 10.0  # until the first byte of a download; three times that between later ones
+NEWS_SECONDS = 5.0  # of a download until a line says that it goes on; then at three times that, ...
 WAYS_OUT = (
     f"connect to the internet, or set {ENVIRONMENT_VARIABLE}=mini, or name a folder that "
     "`mrl-course data --download FOLDER` made on a connected machine"
 )
-
-
-class DataSourceError(RuntimeError):
-    """Data that cannot be had or is broken; the message names the place and the fix."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ def load_allnli(
         DataSourceError: the source or split is unknown or cannot be had, a file is broken, a
             column is missing or wrongly typed, or a sentence is missing or blank. Nothing is
             dropped silently: the message names the file, the column and the first such row.
-        ValueError: ``limit`` is not a positive whole number.
+        TypeError, ValueError: ``limit`` is not a positive whole number.
     """
     return _load(ALLNLI, split, limit, source)
 
@@ -158,15 +168,16 @@ def load_retrieval(
 
     Raises:
         DataSourceError: as :func:`load_allnli`.
-        ValueError: ``corpus_size`` is smaller than the number of premises in the split.
+        TypeError, ValueError: ``corpus_size`` is no positive whole number, or smaller than the
+            number of premises in the split.
     """
-    corpus_size = _positive("corpus_size", corpus_size)
+    corpus_size = check_count("corpus_size", corpus_size)
     rows = load_allnli(split, source=source)
     answers: dict[str, str] = {}
     for premise, entailed in zip(rows["anchor"], rows["positive"], strict=True):
         answers.setdefault(premise, entailed)
     if corpus_size < len(answers):
-        raise ValueError(
+        raise WrongValue(
             f"corpus_size={corpus_size} is too small: the {split} split has {len(answers)} "
             f"distinct premises, and all of them belong to the corpus. Use {len(answers)} or more."
         )
@@ -210,7 +221,7 @@ def describe_source(source: str | Path | None = None) -> str:
     if isinstance(chosen, Path):
         return f"the folder {show_path(chosen)} ({said_by})"
     if chosen == "auto":
-        return _auto_choice().text
+        return _auto().choice.text
     return f"{_NAMES[chosen]} ({said_by}{'' if source is not None else '='}{chosen})"
 
 
@@ -229,14 +240,38 @@ class _Choice:
         return f"{_NAMES[self.source]}, because {self.why}"
 
 
-_auto: _Choice | None = None  # decided once per process
-_announced = False
+@dataclass
+class _Auto:
+    """What ``auto`` decided under some settings of the hub client, and whether it said so."""
+
+    choice: _Choice
+    announced: bool = False
+
+    def announce(self) -> None:
+        if not self.announced:
+            print(f"Data: {self.choice.text} ({ENVIRONMENT_VARIABLE} changes this).", flush=True)
+            self.announced = True
+
+    def fall_back(self, why: str) -> None:
+        """Take the miniature from now on, and say why."""
+        self.choice, self.announced = _Choice("mini", why), False
+        self.announce()
 
 
-def _forget_auto() -> None:
-    """Let ``auto`` decide and announce anew (for tests)."""
-    global _auto, _announced
-    _auto, _announced = None, False
+def _auto() -> _Auto:
+    """The choice of ``auto``: made once in a process, as long as the hub's settings stay."""
+    return _decide_auto(
+        str(hub_constants.HF_HUB_CACHE), hub_constants.ENDPOINT, hub_constants.HF_HUB_OFFLINE
+    )
+
+
+@lru_cache(maxsize=8)
+def _decide_auto(_cache: str, _endpoint: str, _offline: bool) -> _Auto:
+    if all(_cached_snapshot(data_set) for data_set in DATA_SETS):
+        return _Auto(_Choice("hub", "a copy of its pinned revisions is in the local cache"))
+    problem = _no_cache() or probe_hub(ALLNLI)
+    answers = f"{_host()} answers; the first load downloads a copy"
+    return _Auto(_Choice("mini", problem) if problem else _Choice("hub", answers))
 
 
 def resolve_source(source: str | Path | None) -> str | Path:
@@ -250,8 +285,12 @@ def resolve_source(source: str | Path | None) -> str | Path:
             return value.lower()
     elif not isinstance(value, os.PathLike):
         raise DataSourceError(f"source must be auto, hub, mini or a folder, got {value!r}.")
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = user_path(value)
+        there = folder.is_dir()
+    except (OSError, ValueError) as error:  # ~ without a home folder; a name no system takes
+        raise DataSourceError(f"No data source {str(value)!r}: {error}.") from error
+    if not there:
         raise DataSourceError(
             f"No data source {str(value)!r}: it is not auto, hub or mini, and no folder of that "
             f"name exists. Correct source= or {ENVIRONMENT_VARIABLE}; "
@@ -260,32 +299,13 @@ def resolve_source(source: str | Path | None) -> str | Path:
     return folder
 
 
-def _auto_choice() -> _Choice:
-    global _auto
-    if _auto is None:
-        if all(_cached_snapshot(data_set) for data_set in DATA_SETS):
-            _auto = _Choice("hub", "a copy of its pinned revisions is in the local cache")
-        else:
-            problem = probe_hub(ALLNLI)
-            answers = f"{_host()} answers; the first load downloads a copy"
-            _auto = _Choice("mini", problem) if problem else _Choice("hub", answers)
-    return _auto
-
-
-def _announce(choice: _Choice) -> None:
-    global _announced
-    if not _announced:
-        print(f"Data: {choice.text} ({ENVIRONMENT_VARIABLE} changes this).", flush=True)
-        _announced = True
-
-
 def _load(data_set: DataSet, split: str, limit: int | None, source: str | Path | None) -> Dataset:
     if split not in data_set.splits:
         raise DataSourceError(
             f"{data_set.name} has no split {split!r}; choose one of {', '.join(data_set.splits)}."
         )
     if limit is not None:
-        limit = _positive("limit", limit)
+        limit = check_count("limit", limit)
     table = _read_source(data_set, split, resolve_source(source))
     return Dataset(table if limit is None else table.slice(0, limit))
 
@@ -300,23 +320,18 @@ def _read_source(data_set: DataSet, split: str, source: str | Path) -> pa.Table:
 
 
 def _read_auto(data_set: DataSet, split: str) -> pa.Table:
-    global _auto, _announced
-    choice = _auto_choice()
-    _announce(choice)
-    if choice.source == "hub":
+    auto = _auto()
+    auto.announce()
+    if auto.choice.source == "hub":
         try:
             return _read_source(data_set, split, "hub")
         except DataSourceError as error:
-            _auto = _Choice("mini", f"the hub's {data_set.name} failed: {error}")
-            _announced = False
-            _announce(_auto)
+            auto.fall_back(f"the hub's {data_set.name} failed: {error}")
     return _read_source(data_set, split, "mini")
 
 
 def _mini_folder() -> Path:
-    from mrl_course.miniature import miniature_folder
-
-    folder = Path(miniature_folder())
+    folder = miniature_folder()
     if not folder.is_dir():
         raise DataSourceError(
             f"The embedded miniature is missing: {show_path(folder)} does not exist. "
@@ -341,14 +356,13 @@ def _hub_folder(data_set: DataSet) -> Path:
     folder = _cached_snapshot(data_set)
     if folder is not None:
         return folder
-    problem = probe_hub(data_set)
+    problem = _no_cache() or probe_hub(data_set)
     if problem:
         raise DataSourceError(
             f"{data_set.repo} is not in the local cache, and {problem}. To go on, {WAYS_OUT}."
         )
     try:
-        with _quiet_hub():
-            return Path(fetch_snapshot(data_set))
+        return Path(_fetch_watched(data_set))
     except Exception as error:  # the hub client raises a wide family; none must reach a learner
         raise DataSourceError(
             f"Downloading {data_set.repo} from {_host()} failed ({first_line(error)}). "
@@ -356,7 +370,79 @@ def _hub_folder(data_set: DataSet) -> Path:
         ) from error
 
 
-def fetch_snapshot(data_set: DataSet, **options) -> str:
+def _no_cache() -> str | None:
+    """Why nothing can be kept: a container without a home folder. None if all is well."""
+    try:
+        Path(hub_constants.HF_HUB_CACHE).expanduser()
+    except RuntimeError:
+        return "there is no home folder to keep a copy in (set HOME or HF_HOME)"
+    return None
+
+
+def _fetch_watched(data_set: DataSet) -> str:
+    """Fetch a snapshot in a thread of its own, and give up when nothing arrives any longer.
+
+    The client alone waits in silence: for minutes when the hub asks it to come back later, for
+    ever when a server accepts a question and does not answer.
+    """
+    place = Path(hub_constants.HF_HUB_CACHE).expanduser()
+    place = place / huggingface_hub.constants.REPO_ID_SEPARATOR.join(
+        ["datasets", *data_set.repo.split("/")]
+    )
+    outcome: dict[str, Any] = {}
+
+    def fetch() -> None:
+        try:
+            with _quiet_hub():
+                outcome["folder"] = fetch_snapshot(data_set)
+        except BaseException as error:  # raised again where the caller waits
+            outcome["error"] = error
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    parts = Path(hub_constants.HF_XET_CACHE).expanduser()  # where large files come in pieces
+    _wait_while_growing(thread, lambda: _bytes_below(place) + _bytes_below(parts), data_set.name)
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["folder"]
+
+
+def _wait_while_growing(thread: threading.Thread, size: Callable[[], int], name: str) -> None:
+    """Wait for a thread; now and then say how far it is.
+
+    Raises:
+        TimeoutError: ``size()`` did not change for ``STALL_SECONDS``, or for three times as long
+            in the middle of a download.
+    """
+    start = grown = time.monotonic()
+    first = size()
+    before, news, patience = first, NEWS_SECONDS, STALL_SECONDS
+    while True:
+        thread.join(min(0.25, STALL_SECONDS / 4))
+        now, held = time.monotonic(), size()
+        if not thread.is_alive():
+            return
+        if held != before:
+            before, grown, patience = held, now, 3 * STALL_SECONDS
+        if now - grown >= patience:
+            raise TimeoutError(f"nothing arrived for {patience:g} s")
+        if now - start >= news:
+            arrived = f"{(held - first) / 1e6:.0f} MB after {now - start:.0f} s"
+            print(f"Data: {name} from {_host()}: {arrived} ...", flush=True)
+            news *= 3
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of all files in a folder, half-written ones too; 0 if it is not there."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # finished and renamed just now
+                total += os.stat(os.path.join(path, name), follow_symlinks=False).st_size
+    return total
+
+
+def fetch_snapshot(data_set: DataSet, **options: Any) -> str:
     """Call ``huggingface_hub.snapshot_download`` for the pinned files of a data set."""
     return huggingface_hub.snapshot_download(
         data_set.repo,
@@ -371,44 +457,56 @@ def _cached_snapshot(data_set: DataSet) -> Path | None:
     """The pinned snapshot if the local cache holds all its files; never uses the network."""
     try:
         folder = Path(fetch_snapshot(data_set, local_files_only=True))
-    except (OSError, ValueError):  # not cached, only partly cached, or no cache folder at all
-        return None
-    complete = all(any(folder.glob(pattern)) for pattern in data_set.patterns)
-    return folder if complete else None
+    except (OSError, ValueError, RuntimeError):
+        return None  # not cached, only partly cached, no cache folder, or no home to hold one
+    parts = folder / data_set.files_in
+    with contextlib.suppress(DataSourceError):  # a part is missing: it is fetched again
+        whole = all(
+            _whole_set(sorted(parts.glob(f"{split}[-.]*parquet")), split)
+            for split in data_set.splits
+        )
+        return folder if whole and (folder / "README.md").exists() else None
+    return None
 
 
 def probe_hub(data_set: DataSet) -> str | None:
-    """Ask the hub for the head of one small file; None if it has it, else what is wrong.
+    """Ask the hub for one small file and for the list of files; None, or what is wrong.
 
-    In a thread of its own: a name server that does not answer blocks for longer than any
-    timeout of the HTTP client, and ``datasets`` alone takes 25 s to give up.
+    Both, because the hub limits them separately: files may come while the list answers "too many
+    requests", which the client would wait out in silence. In a thread of its own: a name server
+    that does not answer blocks for longer than any timeout of the HTTP client, and ``datasets``
+    alone takes 25 s to give up.
     """
     if hub_constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids to ask the hub"
-    url = huggingface_hub.hf_hub_url(
-        data_set.repo, "README.md", repo_type="dataset", revision=data_set.revision
-    )
     answers: list[str | None] = []
 
     def ask() -> None:
         try:
-            # The hub client's own session: it knows the proxies and certificates of the user.
-            response = huggingface_hub.get_session().head(
-                url,
-                headers=huggingface_hub.utils.build_hf_headers(),
-                timeout=PROBE_SECONDS,
-                follow_redirects=False,
-            )
+            answers.append(_ask_hub(data_set))
         except Exception:  # of whichever HTTP library the hub client uses
             answers.append(f"{_host()} cannot be reached")
-        else:
-            status = response.status_code
-            answers.append(None if status < 400 else f"{_host()} answers with HTTP {status}")
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
     return answers[0] if answers else f"{_host()} cannot be reached"
+
+
+def _ask_hub(data_set: DataSet) -> str | None:
+    file = huggingface_hub.hf_hub_url(
+        data_set.repo, "README.md", repo_type="dataset", revision=data_set.revision
+    )
+    listing = f"{hub_constants.ENDPOINT}/api/datasets/{data_set.repo}/tree/{data_set.revision}"
+    # The hub client's own session: it knows the proxies and certificates of the user.
+    session = huggingface_hub.get_session()
+    headers = huggingface_hub.utils.build_hf_headers()
+    for ask, url, follow in ((session.head, file, False), (session.get, listing, True)):
+        response = ask(url, headers=headers, timeout=PROBE_SECONDS, follow_redirects=follow)
+        if response.status_code >= 400:
+            wait = " (too many requests)" if response.status_code == 429 else ""
+            return f"{_host()} answers with HTTP {response.status_code}{wait}"
+    return None
 
 
 @contextlib.contextmanager
@@ -450,7 +548,7 @@ def _split_files(folder: Path, data_set: DataSet, split: str) -> list[Path]:
         if (folder.parent / data_set.files_in).is_dir():
             hint = f" {show_path(folder.parent)} looks like the data set itself: name its parent."
         raise DataSourceError(f"There is no folder {show_path(folder)}.{hint} {_replace(data_set)}")
-    files = sorted((folder / data_set.files_in).glob(f"{split}[-.]*parquet"))
+    files = _whole_set(sorted((folder / data_set.files_in).glob(f"{split}[-.]*parquet")), split)
     if not files:  # files of other names: the README of the snapshot may say which they are
         with contextlib.suppress(Exception):
             builder = load_dataset_builder(str(folder), data_set.config)
@@ -459,6 +557,40 @@ def _split_files(folder: Path, data_set: DataSet, split: str) -> list[Path]:
         raise DataSourceError(
             f"There is no file {data_set.files_in}/{split}-*.parquet in {show_path(folder)}. "
             f"{_replace(data_set)}"
+        )
+    return files
+
+
+def _whole_set(files: list[Path], split: str) -> list[Path]:
+    """Return the files of a split if they are all parts of one set, each once.
+
+    Raises:
+        DataSourceError: a part is missing, or there is another file: a second copy would give
+            every row twice.
+    """
+    if [file.name for file in files] == [f"{split}.parquet"]:
+        return files
+    parts: dict[int, Path] = {}
+    count = None
+    for file in files:
+        name = re.fullmatch(
+            rf"{split}-(\d{{5}})-of-(\d{{5}})(-[0-9a-f]{{16}})?\.parquet", file.name
+        )
+        number, of = (int(name[1]), int(name[2])) if name else (0, 0)
+        if not name or number in parts or (count is not None and of != count):
+            beside = next((other.name for other in files if other != file), "the file")
+            raise DataSourceError(
+                f"{show_path(file)} does not belong to one set of files called "
+                f"{split}-NNNNN-of-NNNNN.parquet; it may be a second copy beside {beside}, and "
+                "every row would come twice. Move it out of the folder."
+            )
+        parts[number], count = file, of
+    missing = [number for number in range(count or 0) if number not in parts]
+    if missing:
+        raise DataSourceError(
+            f"{show_path(files[0].parent)} holds {len(files)} of {count} files of {split}: "
+            f"{split}-{missing[0]:05d}-of-{count:05d}.parquet is missing. Copy or download it "
+            "again."
         )
     return files
 
@@ -503,10 +635,12 @@ def _check_columns(file: Path, found: pa.Schema, wanted: pa.Schema) -> None:
 def _check_values(file: Path, name: str, column: pa.ChunkedArray) -> None:
     """Raise for the first null, blank text, or number outside [0, 1] (NaN too) in a column."""
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        column = column.cast(pa.float64(), safe=False)  # half precision cannot be compared
         good = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
         wanted = "a number from 0 to 1 (divide scores from 0 to 5 by 5)"
     else:
-        good = pc.not_equal(pc.utf8_trim_whitespace(column), "")
+        # As arguments.is_blank, a thousand times as fast: neither space nor control nor invisible.
+        good = pc.match_substring_regex(column, r"[^\s\p{Z}\p{Cc}\p{Cf}]")
         wanted = "a sentence that is not blank"
     row = pc.index(pc.fill_null(good, False), False).as_py()
     if row >= 0:
@@ -519,16 +653,6 @@ def _check_values(file: Path, name: str, column: pa.ChunkedArray) -> None:
 # --- small helpers -----------------------------------------------------------------------------
 
 
-def _positive(name: str, value: int) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}.")
-    return number
-
-
 def _replace(data_set: DataSet) -> str:
     return (
         f"Name a folder that holds {data_set.name}/{data_set.files_in}/*.parquet as on the hub "
@@ -538,7 +662,7 @@ def _replace(data_set: DataSet) -> str:
 
 def show_path(path: Path) -> str:
     """A path as a reader wants to see it: relative to here if it lies below."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OSError):  # not below, or the folder we are in is gone
         return str(path.relative_to(Path.cwd()))
     return str(path)
 

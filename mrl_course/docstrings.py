@@ -19,10 +19,13 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
+from mrl_course.arguments import check_texts
+from mrl_course.errors import DataSourceError
 
-from mrl_course.data import DataSourceError
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # The modules are listed, not discovered: the corpus must not depend on what else is installed or
 # imported, and importing whatever is found opens browsers (antigravity), prints (this) or asks
@@ -124,11 +127,14 @@ def load_docstrings(packages: Iterable[str] | None = None) -> Dataset:
 
     Raises:
         DataSourceError: a package cannot be imported, or nothing in it is documented.
+        TypeError: ``packages`` is no list of strings.
     """
+    from datasets import Dataset
+
     if isinstance(packages, str):
         raise DataSourceError(f"packages must be a list of names: write [{packages!r}].")
-    names = tuple(sorted(LIBRARIES if packages is None else {str(name) for name in packages}))
-    return Dataset.from_dict(_columns(names))
+    chosen = LIBRARIES if packages is None else check_texts("packages", packages)
+    return Dataset.from_dict(_columns(tuple(sorted(set(chosen)))))
 
 
 @lru_cache(maxsize=8)
@@ -299,6 +305,7 @@ def split_docstring(doc: str) -> tuple[str, str] | None:
     first section such as ``Parameters``; code, formulas, tables and directives are left out.
     Where there is too little of it, the sections ``Notes`` and then ``Returns`` help out.
     """
+    doc = doc.encode("utf-8", "replace").decode()  # half a character cannot be kept in a data set
     text = _without_signature(inspect.cleandoc(doc))
     text = _NOTE.sub(lambda match: inspect.cleandoc(match[2]) + "\n\n", text + "\n")
     sentences = _sentences(_prose(text))

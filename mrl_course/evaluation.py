@@ -4,32 +4,51 @@ Two tasks. *Similarity* (STS): does the cosine of two sentences rank pairs as pe
 Spearman's correlation, -1 to 1. *Retrieval*: is the right text among the first ten found?
 recall@10, 0 to 1. A dot product over k numbers is the one over k - 1 plus one product, so the
 scores of all prefixes come from running sums in one pass over the dimensions.
+
+Neither depends on the lengths of the vectors, however small, large or different they are, nor on
+the order of the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from mrl_course.dims import check_dims
-from mrl_course.ranking import check_finite, check_matrix
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
+    check_embeddings,
+    check_relevant,
+    check_same_size,
+    check_seed,
+    check_values,
+    warn,
+    warn_zero_rows,
+    zero_rows,
+)
+from mrl_course.errors import WrongKind, WrongValue
 
-_EPS = 1e-12
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _BLOCK = 250_000  # scores at a time: 2 MB, so that they stay in the processor's cache
 _TIE = 1e-9  # cosines closer than this are equal: float64 rounding is about 1e-15, far below
+_ANGLE = 2**-22  # float32 vectors, rounded 4 units in the last place apart, point the same way
 
 
-@dataclass(frozen=True)
-class Curve(Mapping):
+@dataclass(frozen=True, eq=False)
+class Curve(Mapping[int, float]):
     """Scores of one model over prefix sizes: a read-only mapping from k to score.
 
     ``print(curve)`` shows a table, ``curve[64]`` one score, ``curve.to_frame()`` a pandas frame,
-    ``curve.plot()`` a figure.
+    ``curve.plot()`` a figure. Two curves are equal, as all mappings are, if sizes and scores are;
+    a curve also equals a ``dict`` that holds the same.
 
     Attributes:
         scores: score by k, ascending in k.
@@ -58,6 +77,10 @@ class Curve(Mapping):
         """Number of sizes."""
         return len(self.scores)
 
+    def __hash__(self) -> int:
+        """Equal curves have equal hashes."""
+        return hash(frozenset(self.scores.items()))
+
     def __str__(self) -> str:
         """A table of at most about 20 rows."""
         sizes = list(self.scores)
@@ -67,12 +90,15 @@ class Curve(Mapping):
         return "\n".join(lines)
 
     def to_frame(self) -> pd.DataFrame:
-        """Columns ``k``, ``score`` and ``retention`` (NaN where the score at D is not above 0)."""
-        scores = np.array(list(self.scores.values()))
-        kept = scores / self.full_score if self.full_score > 0 else np.full(len(scores), np.nan)
-        return pd.DataFrame({"k": list(self.scores), "score": scores, "retention": kept})
+        """Columns ``k``, ``score`` and ``retention``: score(k) / score(D).
 
-    def plot(self, ax=None, **style):
+        The retention is NaN where the score at D is not above 0: a share of it means nothing.
+        """
+        scores = np.array(list(self.scores.values()), np.float64)
+        full = self.full_score if self.full_score > 0 else np.nan
+        return pd.DataFrame({"k": list(self.scores), "score": scores, "retention": scores / full})
+
+    def plot(self, ax: Axes | None = None, **style: Any) -> Axes:
         """Draw the curve, k on a log axis; returns the Axes."""
         from mrl_course.plots import plot_curves
 
@@ -91,77 +117,48 @@ def similarity_curve(
 
     Returns:
         A :class:`Curve` of correlations in [-1, 1]. A pair with a zero prefix counts as cosine
-        0; if all pairs have the same cosine the correlation is undefined and the score is NaN.
+        0, and a UserWarning counts rows that are zero throughout. If all pairs have the same cosine
+        there is nothing to rank: the score is NaN, and a UserWarning says where.
 
     Raises:
         TypeError, ValueError: wrong shapes, mismatched lengths, NaN, equal scores, bad dims.
     """
-    emb1, emb2 = _embeddings("emb1", emb1), _embeddings("emb2", emb2)
-    if emb1.shape != emb2.shape:
-        raise ValueError(f"emb1 has shape {emb1.shape} and emb2 {emb2.shape}; they must be equal")
-    target = np.asarray(scores, dtype=np.float64)
-    if target.shape != (len(emb1),):
-        raise ValueError(f"{len(emb1)} pairs need {len(emb1)} scores, got shape {target.shape}")
-    if not np.isfinite(target).all():
-        raise ValueError(f"scores hold NaN, first at pair {int(np.argmin(np.isfinite(target)))}")
-    if len(target) < 2 or np.ptp(target) == 0:
-        raise ValueError("scores must hold at least two different values to rank anything")
-    wanted, full_dim = _sizes(dims, emb1.shape[1])
-    # (n, D) running sums; column k - 1 belongs to the prefix of k numbers
-    dot = np.cumsum(emb1 * emb2, axis=1)
-    norms = np.sqrt(np.cumsum(emb1**2, axis=1)) * np.sqrt(np.cumsum(emb2**2, axis=1))
-    cosine = dot / np.maximum(norms, _EPS)
-    cosine = np.round(cosine[:, [k - 1 for k in wanted]], 9)  # equal cosines must share a rank
-    values = _pearson(rankdata(cosine, axis=0), rankdata(target)[:, None])
-    return _curve(wanted, values, "sts_spearman", full_dim, dims)
+    job = _similarity_job(emb1, emb2, scores, dims)
+    return _without_silent_nan(job.curve(job.values(job.one, job.two)))
 
 
 def retrieval_curve(
     queries: ArrayLike,
     corpus: ArrayLike,
-    relevant: Sequence[int] | Sequence[Sequence[int]],
+    relevant: Sequence[int] | Sequence[Sequence[int]] | Mapping[int, Any],
     dims: Sequence[int] | None = None,
-    k: int = 10,
+    top_k: int = 10,
 ) -> Curve:
-    """recall@k of exact search by the cosine of prefixes: what share of the right texts is found?
+    """recall@top_k of exact search by the cosine of prefixes: what share of right texts is found?
 
     Args:
         queries: (q, D) embeddings.
         corpus: (n, D) embeddings.
-        relevant: for each query the corpus row that answers it, or a list of such rows.
+        relevant: for each query the corpus row that answers it, or a list of such rows; or
+            relevance judgements, a mapping from query number to rows or to ``{row: grade}``.
         dims: prefix sizes in any order; all sizes 1 to D by default. The time grows with their
             number: on a corpus of thousands, ask for those you need.
-        k: how many results count, 1 <= k <= n.
+        top_k: how many results count, 1 <= top_k <= n.
 
     Returns:
-        A :class:`Curve`: the mean over queries of (relevant rows among the first k results) /
-        (relevant rows), in [0, 1]. Among equal cosines the smaller row number comes first.
+        A :class:`Curve`: the mean over queries of (relevant rows among the first top_k results) /
+        (relevant rows), in [0, 1]. Rows with the same cosine (up to rounding of their numbers) are
+        tied, and a tie is in no order: what counts is the expected value over all orders of the
+        tied rows. With 3 rows tied for the last 2 places, each counts 2/3. So the score does not
+        depend on the order of the corpus, as it would for sign bits, where ties are common. A zero
+        vector has cosine 0 with everything, and a UserWarning counts such rows.
 
     Raises:
         TypeError, ValueError: wrong shapes, NaN, a query without relevant rows, a row number
-            outside the corpus, k out of range, bad dims.
+            outside the corpus or given twice, top_k out of range, bad dims.
     """
-    queries, corpus = _embeddings("queries", queries), _embeddings("corpus", corpus)
-    if queries.shape[1] != corpus.shape[1]:
-        raise ValueError(
-            f"queries have {queries.shape[1]} numbers and the corpus {corpus.shape[1]}; "
-            "both must come from the same model"
-        )
-    if isinstance(k, bool) or not 1 <= k <= len(corpus):
-        raise ValueError(f"k must be between 1 and the corpus size {len(corpus)}, got {k!r}")
-    owner, row = _relevance(relevant, len(queries), len(corpus))
-    wanted, full_dim = _sizes(dims, corpus.shape[1])
-    share = 1 / np.bincount(owner, minlength=len(queries))[owner] / len(queries)
-    values = np.zeros(len(wanted))
-    by_number = np.ascontiguousarray(corpus.T)  # (D, n): a slice of numbers is one piece of memory
-    block = max(1, _BLOCK // len(corpus))
-    for start in range(0, len(queries), block):
-        mine = (owner >= start) & (owner < start + block)
-        ranks = _ranks(
-            queries[start : start + block], by_number, owner[mine] - start, row[mine], wanted
-        )
-        values += (ranks < k) @ share[mine]
-    return _curve(wanted, values, f"retrieval_recall_at_{k}", full_dim, dims)
+    job = _retrieval_job(queries, corpus, relevant, dims, top_k)
+    return job.curve(job.values(job.one, job.two))
 
 
 def retention(curve: Curve) -> Curve:
@@ -170,14 +167,17 @@ def retention(curve: Curve) -> Curve:
     Always read it beside the absolute score: a weak model may keep 100 % of little.
 
     Raises:
+        TypeError: not a curve.
         ValueError: the score at D is not above 0, so that a share of it means nothing.
     """
+    if not isinstance(curve, Curve):
+        raise WrongKind(f"retention needs a Curve, which knows its score at D, got {curve!r}")
     if not curve.full_score > 0:
-        raise ValueError(
+        raise WrongValue(
             f"retention needs a full-size score above 0, got {curve.full_score} at D = "
             f"{curve.full_dim}"
         )
-    kept = {k: score / curve.full_score for k, score in curve.items()}
+    kept = dict(zip(curve, map(float, curve.to_frame().retention), strict=True))
     return Curve(kept, f"{curve.metric} retention", curve.full_dim, 1.0)
 
 
@@ -189,19 +189,29 @@ def pca_rotation(emb: ArrayLike) -> np.ndarray:
     Fit it on training embeddings, never on those you test.
 
     Args:
-        emb: (n, D) training embeddings, n >= 2.
+        emb: (n, D) training embeddings, n >= 2. With n <= D rows at most n - 1 directions have
+            any variance; the others come in no order that means something.
 
     Returns:
         (D, D) float32 orthogonal matrix; its columns are the principal directions, the one with
-        the largest variance first, signs fixed so that the largest entry is positive.
+        the largest variance first, signs fixed so that the largest entry is positive. If all rows
+        are equal no direction is better than another, and a UserWarning says so.
 
     Raises:
         TypeError, ValueError: wrong shape, NaN, fewer than 2 rows.
     """
-    emb = _embeddings("emb", emb)
-    if len(emb) < 2:
-        raise ValueError("pca_rotation needs at least 2 rows to see any variance, got 1")
-    _, axes = np.linalg.eigh(np.cov(emb, rowvar=False).reshape(emb.shape[1], -1))
+    given = check_embeddings("emb", emb)
+    if len(given) < 2:
+        raise WrongValue("pca_rotation needs at least 2 rows to see any variance, got 1")
+    if (given == given[0]).all():
+        warn(
+            f"all {len(given)} rows of emb are equal: they have no variance, and this rotation is "
+            "no better than any other"
+        )
+    # All numbers by one power of two: exact, and the squares stay within the range of floats.
+    wide = given.astype(np.float64)
+    wide = np.ldexp(wide, -np.frexp(np.abs(wide).max())[1])
+    _, axes = np.linalg.eigh(np.cov(wide, rowvar=False).reshape(wide.shape[1], -1))
     axes = axes[:, ::-1]  # eigh sorts ascending
     largest = np.abs(axes).argmax(axis=0)
     return (axes * np.sign(axes[largest, np.arange(axes.shape[1])])).astype(np.float32)
@@ -211,11 +221,11 @@ def random_dims_curve(
     curve_function: Callable[..., Curve],
     emb1: ArrayLike,
     emb2: ArrayLike,
-    *labels,
+    *labels: Any,
     dims: Sequence[int] | None = None,
     draws: int = 5,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> Curve:
     """The curve of k *random* numbers instead of the first k, averaged over several draws.
 
@@ -227,90 +237,240 @@ def random_dims_curve(
         *labels: its third argument, the scores or the relevant rows.
         dims: as in that function.
         draws: how many random orders of the D numbers to average over, at least 1.
-        seed: of the orders.
-        **options: passed on, for example ``k=10``.
+        seed: of the orders, at least 0.
+        **options: passed on, for example ``top_k=10``.
 
     Raises:
-        ValueError: ``draws`` below 1; and whatever the function raises.
+        TypeError, ValueError: ``draws`` below 1, another function; and whatever the function
+            raises.
     """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
-    emb1, emb2 = _embeddings("emb1", emb1), _embeddings("emb2", emb2)
+    draws, seed = check_count("draws", draws), check_seed(seed)
+    if curve_function is similarity_curve:
+        job = _similarity_job(emb1, emb2, *labels, dims=dims, **options)
+    elif curve_function is retrieval_curve:
+        job = _retrieval_job(emb1, emb2, *labels, dims=dims, **options)
+    else:
+        raise WrongKind(
+            f"curve_function must be similarity_curve or retrieval_curve, got {curve_function!r}"
+        )
     rng = np.random.default_rng(seed)
-    curves = []
-    for _ in range(draws):
-        order = rng.permutation(emb1.shape[1])  # a prefix of a random order is a random choice
-        curves.append(curve_function(emb1[:, order], emb2[:, order], *labels, dims=dims, **options))
-    mean = {k: float(np.mean([curve[k] for curve in curves])) for k in curves[0]}
-    full = float(np.mean([curve.full_score for curve in curves]))
-    return Curve(mean, curves[0].metric, curves[0].full_dim, full)
+    orders = [rng.permutation(job.one.shape[1]) for _ in range(draws)]
+    # A prefix of a random order is a random choice.
+    values = [job.values(job.one[:, order], job.two[:, order]) for order in orders]
+    return _without_silent_nan(job.curve(np.mean(values, axis=0)))
 
 
-def _embeddings(name: str, emb: ArrayLike) -> np.ndarray:
-    """(n, D) float64: running sums over many numbers lose digits in float32."""
-    return check_finite(name, check_matrix(name, emb).astype(np.float64))
+# --------------------------------------------------------------- arguments, checked once
 
 
-def _sizes(dims: Sequence[int] | None, full_dim: int) -> tuple[list[int], int]:
-    """The sizes to compute, ascending, the full size always among them."""
-    asked = range(1, full_dim + 1) if dims is None else check_dims(dims, full_dim)
-    return sorted({*asked, full_dim}), full_dim
+@dataclass(frozen=True)
+class _Job:
+    """What a curve is computed from, after all checks.
+
+    ``measure(one, two, sizes)`` takes the arrays with as many numbers as the last size, and gives
+    one score a size. ``sizes`` ascend and end with D; ``asked`` are those for the curve.
+    """
+
+    one: np.ndarray
+    two: np.ndarray
+    sizes: list[int]
+    asked: set[int]
+    metric: str
+    measure: Callable[[np.ndarray, np.ndarray, list[int]], np.ndarray]
+
+    def values(self, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        """One score for each of ``sizes``."""
+        groups = [self.sizes]
+        if _underflows(one, self.sizes[0]) or _underflows(two, self.sizes[0]):
+            groups = [[k] for k in self.sizes]  # each prefix brought into range for itself
+        scores = [self.measure(_wide(one[:, : g[-1]]), _wide(two[:, : g[-1]]), g) for g in groups]
+        return np.concatenate(scores)
+
+    def curve(self, values: np.ndarray) -> Curve:
+        """The scores of the asked sizes as a curve."""
+        scores = dict(zip(self.sizes, map(float, values), strict=True))
+        asked = {k: score for k, score in scores.items() if k in self.asked}
+        return Curve(asked, self.metric, self.sizes[-1], scores[self.sizes[-1]])
 
 
-def _curve(wanted, values, metric, full_dim, dims) -> Curve:
-    scores = dict(zip(wanted, map(float, values), strict=True))
-    full_score = scores[full_dim]
-    if dims is not None and full_dim not in set(map(int, dims)):
-        del scores[full_dim]
-    return Curve(scores, metric, full_dim, full_score)
+def _similarity_job(
+    emb1: ArrayLike, emb2: ArrayLike, scores: ArrayLike, dims: Sequence[int] | None = None
+) -> _Job:
+    one, two = check_embeddings("emb1", emb1), check_embeddings("emb2", emb2)
+    if one.shape != two.shape:
+        raise WrongValue(f"emb1 has shape {one.shape} and emb2 {two.shape}; they must be equal")
+    target = check_values("scores", scores, len(one), "pairs")
+    if (target == target[0]).all():
+        raise WrongValue(
+            f"scores must hold at least two different values to rank anything, all are {target[0]}"
+        )
+    sizes, asked = _sizes(dims, one.shape[1])
+    warn_zero_rows("emb1", zero_rows(one), emb2=zero_rows(two))
+    ranks = rankdata(target)
+
+    def measure(one: np.ndarray, two: np.ndarray, sizes: list[int]) -> np.ndarray:
+        by_size = np.ascontiguousarray(_cosines(one, two, sizes).T)  # ranked a third faster
+        return _pearson(rankdata(by_size, axis=1), ranks)
+
+    return _Job(one, two, sizes, asked, "sts_spearman", measure)
+
+
+def _retrieval_job(
+    queries: ArrayLike,
+    corpus: ArrayLike,
+    relevant: Any,
+    dims: Sequence[int] | None = None,
+    top_k: int = 10,
+) -> _Job:
+    one, two = check_embeddings("queries", queries), check_embeddings("corpus", corpus)
+    check_same_size("queries", one, "the corpus", two.shape[1])
+    top_k = check_count("top_k", top_k, most=len(two), of="the rows of the corpus")
+    rows = check_relevant(relevant, len(one), len(two))
+    sizes, asked = _sizes(dims, two.shape[1])
+    warn_zero_rows("queries", zero_rows(one), corpus=zero_rows(two))
+    owner = np.repeat(np.arange(len(rows)), [len(mine) for mine in rows])
+    row = np.concatenate(rows)
+    angle = _ANGLE if two.dtype.kind == "f" and two.dtype.itemsize <= 4 else 0.0
+
+    def measure(queries: np.ndarray, corpus: np.ndarray, sizes: list[int]) -> np.ndarray:
+        return _recalls(queries, corpus, owner, row, sizes, top_k, angle)
+
+    return _Job(one, two, sizes, asked, f"retrieval_recall_at_{top_k}", measure)
+
+
+def _sizes(dims: Sequence[int] | None, full_dim: int) -> tuple[list[int], set[int]]:
+    """The sizes to compute, ascending, the full size always among them; and those asked for."""
+    asked = set(range(1, full_dim + 1) if dims is None else check_dims(dims, full_dim))
+    return sorted({*asked, full_dim}), asked
+
+
+def _without_silent_nan(curve: Curve) -> Curve:
+    """The curve, after a warning where it has no correlation."""
+    nan = [k for k, score in {curve.full_dim: curve.full_score, **curve}.items() if score != score]
+    if nan:
+        sizes = ", ".join(map(str, sorted(nan)[:5])) + (", ..." if len(nan) > 5 else "")
+        warn(
+            f"all pairs have the same cosine at k = {sizes}: there is nothing to rank, and the "
+            "score is NaN; are all vectors equal, or of one number?"
+        )
+    return curve
+
+
+# ------------------------------------------------------------------------- running sums
+
+
+def _wide(emb: np.ndarray) -> np.ndarray:
+    """(n, D) float64, since running sums lose digits in float32; no square leaves its range.
+
+    Rows of extreme size are multiplied by a power of two, which is exact and changes no cosine.
+    """
+    wide = emb.astype(np.float64)
+    if emb.dtype == np.float64:  # the squares of all others fit
+        peak = np.maximum(wide.max(axis=1), -wide.min(axis=1))
+        odd = (peak < 1e-100) | (peak > 1e100)
+        if odd.any():
+            wide[odd] = np.ldexp(wide[odd], -np.frexp(peak[odd])[1][:, None])
+    return wide
+
+
+def _underflows(emb: np.ndarray, first: int) -> bool:
+    """Whether a row begins so much smaller than it goes on that squares would become 0."""
+    if emb.dtype != np.float64:
+        return False
+    begin = np.abs(emb[:, :first]).max(axis=1)
+    small = np.abs(emb[begin < 1e-100])
+    return bool(((small > 0) & (small < 1e-100 * small.max(axis=1, keepdims=True))).any())
+
+
+def _cosines(one: np.ndarray, two: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """(n, sizes): of each pair, rounded, since cosines that are equal must share a rank."""
+    every = len(sizes) == one.shape[1]
+    columns = slice(None) if every else [k - 1 for k in sizes]  # of the (n, D) running sums
+    cosine = np.cumsum(one * two, axis=1)[:, columns]
+    norms = np.sqrt(np.cumsum(one**2, axis=1)[:, columns])
+    norms *= np.sqrt(np.cumsum(two**2, axis=1)[:, columns])
+    norms[norms == 0] = 1
+    cosine /= norms
+    return np.round(cosine, 9, out=cosine)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    spread = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(axis=0) / np.where(spread > 0, spread, np.nan)
+    """Of each row of (sizes, n) with (n,); NaN where a row holds one value only."""
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
+    spread = np.sqrt((x**2).sum(axis=1) * (y**2).sum())
+    r = x @ y / np.where(spread > 0, spread, np.nan)
+    return np.clip(r, -1, 1)  # rounding may go beyond
 
 
-def _relevance(relevant, queries: int, corpus: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (query, relevant row) as two flat arrays, in query order."""
-    if len(relevant) != queries:
-        raise ValueError(
-            f"{queries} queries need {queries} entries in relevant, got {len(relevant)}"
-        )
-    owner, row = [], []
-    for query, rows in enumerate(relevant):
-        rows = [rows] if np.ndim(rows) == 0 and not isinstance(rows, (set, frozenset)) else rows
-        rows = sorted({int(r) for r in rows})
-        if not rows:
-            raise ValueError(f"query {query} has no relevant row; leave such queries out")
-        if rows[0] < 0 or rows[-1] >= corpus:
-            bad = rows[0] if rows[0] < 0 else rows[-1]
-            raise ValueError(f"query {query} names row {bad}, but the corpus has {corpus} rows")
-        owner += [query] * len(rows)
-        row += rows
-    return np.array(owner), np.array(row)
+def _recalls(
+    queries: np.ndarray,
+    corpus: np.ndarray,
+    owner: np.ndarray,
+    row: np.ndarray,
+    sizes: list[int],
+    top_k: int,
+    angle: float,
+) -> np.ndarray:
+    """recall@top_k at each size; ``owner`` and ``row`` are the pairs (query, relevant row)."""
+    by_number = np.ascontiguousarray(corpus.T)  # (D, n): a slice of numbers is one piece of memory
+    lengths = _lengths(by_number, sizes)
+    count = np.bincount(owner)
+    shares = np.empty((len(sizes), len(queries)))
+    block = max(1, _BLOCK // len(corpus))
+    for start in range(0, len(queries), block):
+        here = slice(start, start + block)
+        mine = (owner >= start) & (owner < start + block)
+        pairs = owner[mine] - start, row[mine]
+        chances = _chances(queries[here], by_number, lengths, pairs, sizes, top_k, angle)
+        first = np.cumsum(count[here]) - count[here]  # the pairs of a query stand side by side
+        shares[:, here] = np.add.reduceat(chances, first, axis=1) / count[here]
+    return np.minimum(shares.mean(axis=1), 1)  # a mean of many may be rounded up
 
 
-def _ranks(queries, by_number, owner, row, sizes) -> np.ndarray:
-    """(len(sizes), len(row)): how many corpus rows stand before each relevant one, 0 is best."""
+def _lengths(by_number: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """(sizes, n): of the prefixes of all rows, 1 for zero ones."""
+    lengths = np.empty((len(sizes), by_number.shape[1]))
+    square, start = np.zeros(by_number.shape[1]), 0
+    for i, k in enumerate(sizes):
+        square += np.einsum("ij,ij->j", by_number[start:k], by_number[start:k])
+        lengths[i], start = np.sqrt(np.where(square > 0, square, 1)), k
+    return lengths
+
+
+def _chances(
+    queries: np.ndarray,
+    by_number: np.ndarray,
+    lengths: np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray],
+    sizes: list[int],
+    top_k: int,
+    angle: float,
+) -> np.ndarray:
+    """(sizes, pairs): how likely each relevant row is among the first top_k, ties in any order."""
+    owner, row = pairs
     dot = np.zeros((len(queries), by_number.shape[1]))
-    square = np.zeros(by_number.shape[1])
-    ranks = np.empty((len(sizes), len(row)), dtype=np.int64)
-    before = np.arange(by_number.shape[1]) < row[:, None]
+    chances = np.ones((len(sizes), len(row)))
     start = 0
     for i, k in enumerate(sizes):
         dot += queries[:, start:k] @ by_number[start:k]
-        square += (by_number[start:k] ** 2).sum(axis=0)
         # A query's own norm scales all its scores alike and cannot change their order, so no
-        # score is divided by it; the tie margin, which is meant for cosines, is multiplied.
-        score = dot / np.maximum(np.sqrt(square), _EPS)
-        margin = _TIE * np.linalg.norm(queries[:, :k], axis=1)[owner]
+        # score is divided by it; the margins, which are meant for cosines, are multiplied.
+        score = dot / lengths[i]
+        norm = np.linalg.norm(queries[:, :k], axis=1)[owner]
         mine = score[owner, row]
+        # Turned by a small angle a cosine changes by the angle times the sine.
+        sine = np.sqrt(np.maximum(norm**2 - mine**2, 0))
+        margin = np.maximum(_TIE * norm, angle * sine)
         if len(owner) > len(queries):
             score = score[owner]
-        ahead = score > (mine + margin)[:, None]
-        ahead |= before & (score >= (mine - margin)[:, None])
-        ranks[i] = ahead.sum(axis=1)
+        reach = _count(score >= (mine - margin)[:, None])  # ahead, or tied with it (or itself)
+        late = np.flatnonzero(reach > top_k)
+        ahead = _count(score[late] > (mine + margin)[late, None])
+        chances[i, late] = np.clip((top_k - ahead) / (reach[late] - ahead), 0, 1)
         start = k
-    return ranks
+    return chances
+
+
+def _count(rows: np.ndarray) -> np.ndarray:
+    """How many booleans are true in each row."""
+    return rows.sum(axis=1)

@@ -22,13 +22,15 @@ imported from here, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mrl_course.arguments import check_dims, check_number, check_weights, warn_zero_rows
 from mrl_course.classification import NestedClassifier, nested_cross_entropy
-from mrl_course.dims import check_dims, check_weights
+from mrl_course.errors import WrongKind, WrongValue
 
 __all__ = [
     "NestedClassifier",
@@ -37,11 +39,12 @@ __all__ = [
     "nested_cross_entropy",
     "nested_distillation",
     "nested_info_nce",
+    "nested_losses",
     "similarity_softmax",
 ]
 
 _NEVER = -1e4  # a logit whose softmax is 0, without the NaN that 0 * -inf gives
-_EPS = 1e-12  # F.normalize's own floor, so that zero rows behave alike in every version here
+_SAFE = 1e15  # squares of numbers up to this, and down to one over it, are no problem in float32
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, scale: float = 20.0) -> Tensor:
@@ -57,12 +60,35 @@ def info_nce(anchors: Tensor, candidates: Tensor, scale: float = 20.0) -> Tensor
         A scalar: the mean over anchors, between 0 and about log(M) + 2 * scale.
 
     Raises:
-        TypeError, ValueError: wrong shapes or types, M < B, NaN or infinite numbers, scale <= 0.
+        WrongKind, WrongValue: wrong shapes or types, M < B, NaN or infinite numbers, scale <= 0.
+
+    A row of zeros has cosine 0 with everything and gradient 0; a warning counts such rows. Half
+    precision is computed in float32. So it is in all losses of this module.
     """
-    _check_pair(anchors, candidates, scale)
+    anchors, candidates, scale = _checked_pair(anchors, candidates, scale)
     return _info_nce(anchors, candidates, scale)
 
 
+@overload
+def matryoshka_info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    return_per_dim: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def matryoshka_info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    return_per_dim: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def matryoshka_info_nce(
     anchors: Tensor,
     candidates: Tensor,
@@ -87,14 +113,35 @@ def matryoshka_info_nce(
         shape (len(dims),) in the order of ``dims``.
 
     Raises:
-        TypeError, ValueError: as :func:`info_nce`; also bad ``dims`` or ``weights``.
+        WrongKind, WrongValue: as :func:`info_nce`; also bad ``dims`` or ``weights``.
     """
-    dims, weight = _check_nested(anchors, candidates, dims, weights, scale)
+    anchors, candidates, scale = _checked_pair(anchors, candidates, scale)
+    dims, weight = _checked_sizes(anchors, dims, weights)
     losses = torch.stack([_info_nce(anchors[:, :k], candidates[:, :k], scale) for k in dims])
     total = (weight * losses).sum()
     return (total, losses) if return_per_dim else total
 
 
+@overload
+def nested_info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    return_per_dim: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def nested_info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    return_per_dim: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def nested_info_nce(
     anchors: Tensor,
     candidates: Tensor,
@@ -114,15 +161,40 @@ def nested_info_nce(
     It keeps one (B, M) matrix per prefix for the backward pass. Arguments, result and errors are
     those of :func:`matryoshka_info_nce`; gradients of gradients are not supported.
     """
-    dims, weight = _check_nested(anchors, candidates, dims, weights, scale)
+    anchors, candidates, scale = _checked_pair(anchors, candidates, scale)
+    dims, weight = _checked_sizes(anchors, dims, weights)
+    total, losses = nested_losses(anchors, candidates, dims, weight, scale)
+    return (total, losses) if return_per_dim else total
+
+
+def nested_losses(
+    anchors: Tensor,
+    candidates: Tensor,
+    dims: list[int],
+    weight: Tensor,
+    scale: float,
+    targets: Tensor | None = None,
+    left_out: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What :func:`nested_info_nce` computes, of arguments that were checked: for training loops.
+
+    Args:
+        anchors, candidates: float32 or float64, finite, no length beyond 1e15 or below 1e-15.
+        dims: checked prefix sizes.
+        weight: (len(dims),) tensor of weights.
+        scale: of the cosine.
+        targets: (B, M) probabilities in place of "candidate i is right".
+        left_out: (B, M) bool, pairs that take no part.
+
+    Returns:
+        The weighted sum, and the cross-entropy of each prefix in the order of ``dims``.
+    """
     order = sorted(range(len(dims)), key=dims.__getitem__)
     ascending = _NestedCrossEntropy.apply(
-        anchors, candidates, tuple(dims[i] for i in order), scale, None, None
+        anchors, candidates, tuple(dims[i] for i in order), scale, targets, left_out
     )
-    position = torch.tensor(order, device=ascending.device).argsort()
-    losses = ascending[position]
-    total = (weight * losses).sum()
-    return (total, losses) if return_per_dim else total
+    losses = ascending[torch.tensor(order, device=ascending.device).argsort()]
+    return (weight * losses).sum(), losses
 
 
 def similarity_softmax(
@@ -137,14 +209,42 @@ def similarity_softmax(
 
     Returns:
         (B, M) detached probabilities; each row sums to 1.
+
+    Raises:
+        WrongKind, WrongValue: wrong shapes or types, NaN or infinite numbers, scale <= 0.
     """
     with torch.no_grad():
-        logits = scale * (F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T)
+        anchors, candidates, scale = _checked_pair(anchors, candidates, scale, more=False)
+        logits = scale * (_unit(anchors) @ _unit(candidates).T)
         if left_out is not None:
             logits = logits.masked_fill(left_out, _NEVER)
         return logits.softmax(1)
 
 
+@overload
+def nested_distillation(
+    anchors: Tensor,
+    candidates: Tensor,
+    targets: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    left_out: Tensor | None = None,
+    return_per_dim: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def nested_distillation(
+    anchors: Tensor,
+    candidates: Tensor,
+    targets: Tensor,
+    dims: Sequence[int],
+    weights: Sequence[float] | None = None,
+    scale: float = 20.0,
+    *,
+    left_out: Tensor | None = None,
+    return_per_dim: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 def nested_distillation(
     anchors: Tensor,
     candidates: Tensor,
@@ -171,32 +271,35 @@ def nested_distillation(
         left_out: (B, M) bool, True for pairs that take no part; their targets must be 0.
 
     Raises:
-        TypeError, ValueError: as :func:`matryoshka_info_nce`, except for M < B; targets of another
+        WrongKind, WrongValue: as :func:`matryoshka_info_nce`, except for M < B; targets of another
             shape, below 0, or rows that do not sum to 1.
     """
-    dims, weight = _check_nested(anchors, candidates, dims, weights, scale, more=False)
+    anchors, candidates, scale = _checked_pair(anchors, candidates, scale, more=False)
+    dims, weight = _checked_sizes(anchors, dims, weights)
     targets = targets.detach()
     if targets.shape != (len(anchors), len(candidates)):
-        raise ValueError(
+        raise WrongValue(
             f"targets must have shape {(len(anchors), len(candidates))}, got {tuple(targets.shape)}"
         )
     sums = targets.sum(1)
     if targets.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        raise ValueError("each row of targets must be probabilities that sum to 1")
-    order = sorted(range(len(dims)), key=dims.__getitem__)
-    ascending = _NestedCrossEntropy.apply(
-        anchors, candidates, tuple(dims[i] for i in order), scale, targets, left_out
-    )
-    entropy = torch.special.entr(targets).sum(1).mean()
-    losses = ascending[torch.tensor(order, device=ascending.device).argsort()] - entropy
+        raise WrongValue("each row of targets must be probabilities that sum to 1")
+    _, cross = nested_losses(anchors, candidates, dims, weight, scale, targets, left_out)
+    losses = cross - torch.special.entr(targets).sum(1).mean()
     total = (weight * losses).sum()
     return (total, losses) if return_per_dim else total
 
 
 def _info_nce(anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
-    similarity = F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T  # (B, M)
+    similarity = _unit(anchors) @ _unit(candidates).T  # (B, M)
     own_positive = torch.arange(len(anchors), device=anchors.device)
     return F.cross_entropy(scale * similarity, own_positive)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length 1. A zero row stays zero and gets no gradient: it has no direction."""
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return torch.where(length > 0, rows / torch.where(length > 0, length, 1.0), 0.0)
 
 
 class _NestedCrossEntropy(torch.autograd.Function):
@@ -206,7 +309,15 @@ class _NestedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchors, candidates, dims: tuple[int, ...], scale: float, targets, left_out):
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        candidates: Tensor,
+        dims: tuple[int, ...],
+        scale: float,
+        targets: Tensor | None,
+        left_out: Tensor | None,
+    ) -> Tensor:
         rows = torch.arange(len(anchors), device=anchors.device)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
@@ -216,9 +327,8 @@ class _NestedCrossEntropy(torch.autograd.Function):
             gram.addmm_(a, c.T)  # <a_{1:k}, c_{1:k}> from the prefix before
             square_a = square_a + a.square().sum(1)
             square_c = square_c + c.square().sum(1)
-            inv_a, inv_c = (
-                s.sqrt().clamp_min(_EPS).reciprocal() for s in (square_a, square_c)
-            )  # 1 / prefix norms
+            # 1 / prefix norms; 0 for a zero prefix, whose cosines and gradients are 0 then
+            inv_a, inv_c = (torch.where(s > 0, s.rsqrt(), 0.0) for s in (square_a, square_c))
             logits = gram * (scale * inv_a[:, None]) * inv_c
             if left_out is not None:
                 logits.masked_fill_(left_out, _NEVER)
@@ -233,7 +343,7 @@ class _NestedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_losses: Tensor):
+    def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, *saved = ctx.saved_tensors
         rows = torch.arange(len(anchors), device=anchors.device)
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
@@ -250,9 +360,8 @@ class _NestedCrossEntropy(torch.autograd.Function):
                 d_logits -= ctx.targets
             d_logits *= grad_losses[j] / len(anchors)
             pull = d_logits * logits
-            # F.normalize divides a row shorter than eps by eps, a constant: no such term there.
-            own_a += pull.sum(1) * inv_a.square() * (inv_a < 1 / _EPS)
-            own_c += pull.sum(0) * inv_c.square() * (inv_c < 1 / _EPS)
+            own_a += pull.sum(1) * inv_a.square()
+            own_c += pull.sum(0) * inv_c.square()
             d_gram.addcmul_(d_logits.mul_(inv_c), (ctx.scale * inv_a)[:, None])
             cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
             grad_a[:, cut] = d_gram @ candidates[:, cut] - own_a[:, None] * anchors[:, cut]
@@ -262,37 +371,47 @@ class _NestedCrossEntropy(torch.autograd.Function):
         return grad_a, grad_c, None, None, None, None
 
 
-def _check_pair(anchors: Tensor, candidates: Tensor, scale: float, more: bool = True) -> None:
+def _checked_pair(
+    anchors: Tensor, candidates: Tensor, scale: float, more: bool = True
+) -> tuple[Tensor, Tensor, float]:
+    """Both arrays in float32 or wider, of lengths whose squares are no problem, and the scale."""
+    scale = check_number("scale", scale, above=0)
+    checked, zero = [], []
     for name, emb in (("anchors", anchors), ("candidates", candidates)):
         if not isinstance(emb, Tensor):
-            raise TypeError(f"{name} must be a torch tensor, got {type(emb).__name__}")
+            raise WrongKind(f"{name} must be a torch tensor, got {type(emb).__name__}")
         if emb.ndim != 2 or emb.numel() == 0:
-            raise ValueError(f"{name} must have shape (n, D), n and D >= 1, got {tuple(emb.shape)}")
+            raise WrongValue(f"{name} must have shape (n, D), n and D >= 1, got {tuple(emb.shape)}")
         if not emb.is_floating_point():
-            raise TypeError(f"{name} must hold floats, got {emb.dtype}; call .float() first")
-        if not torch.isfinite(emb.detach().sum()):  # one pass; a NaN or infinity survives a sum
-            row = (~torch.isfinite(emb.detach()).all(1)).nonzero().flatten()
-            if len(row):
-                raise ValueError(
-                    f"{name} holds NaN or infinite numbers, first in row {int(row[0])}"
-                )
+            raise WrongKind(f"{name} must hold floats, got {emb.dtype}; call .float() first")
+        emb = emb.float() if emb.element_size() < 4 else emb
+        peak = torch.linalg.vector_norm(emb.detach(), torch.inf, dim=1)  # one pass; keeps NaN
+        if not torch.isfinite(peak).all():
+            row = int((~torch.isfinite(peak)).nonzero()[0])
+            raise WrongValue(f"{name} holds NaN or infinite numbers, first in row {row}")
+        zero.append(peak == 0)
+        peak = torch.where(zero[-1], 1.0, peak)
+        if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
+            emb = emb / peak[:, None]  # a cosine does not depend on lengths
+        checked.append(emb)
     if anchors.shape[1] != candidates.shape[1]:
-        raise ValueError(
+        raise WrongValue(
             f"anchors have {anchors.shape[1]} numbers each and candidates {candidates.shape[1]}; "
             "both must come from the same model"
         )
     if more and len(candidates) < len(anchors):
-        raise ValueError(
+        raise WrongValue(
             f"{len(anchors)} anchors need at least as many candidates (row i is the positive of "
             f"anchor i), got {len(candidates)}"
         )
-    if not scale > 0:
-        raise ValueError(f"scale must be above 0, got {scale}")
+    for name, rows in zip(("anchors", "candidates"), zero, strict=True):
+        if rows.any():
+            warn_zero_rows(name, rows.cpu().numpy())
+    return checked[0], checked[1], scale
 
 
-def _check_nested(
-    anchors, candidates, dims, weights, scale, more: bool = True
+def _checked_sizes(
+    anchors: Tensor, dims: Sequence[int], weights: Sequence[float] | None
 ) -> tuple[list[int], Tensor]:
-    _check_pair(anchors, candidates, scale, more)
-    dims = check_dims(dims, anchors.shape[1], warn_missing_full=True)
-    return dims, anchors.new_tensor(check_weights(weights, len(dims)))
+    sizes = check_dims(dims, anchors.shape[1], warn_missing_full=True)
+    return sizes, anchors.new_tensor(check_weights(weights, len(sizes)))

@@ -8,25 +8,42 @@ described in https://huggingface.co/blog/static-embeddings.)
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
+from mrl_course.arguments import check_count, check_seed, check_texts, is_blank
+from mrl_course.errors import WrongValue
 from mrl_course.pretrained import load_pretrained
 
-__all__ = ["build_static_model", "build_tiny_transformer", "load_pretrained", "train_tokenizer"]
+__all__ = [
+    "build_static_model",
+    "build_tiny_transformer",
+    "load_pretrained",
+    "train_tokenizer",
+    "unknown_share",
+]
 
+LONGEST_WORD = 1_000  # in characters; the library's own limit of 100 makes Thai sentences unknown
 INITIAL_STD = 0.1  # spread of the random start; larger needs a larger learning rate
 
 
 def train_tokenizer(sentences: Sequence[str], vocab_size: int = 12_000) -> Tokenizer:
     """Train a lower-casing WordPiece tokenizer on ``sentences``.
+
+    Accents and vowel signs are kept ("schön" is not "schon"), and words of up to 1,000 characters
+    are known: scripts without spaces write whole sentences as one.
 
     Args:
         sentences: the training texts; order and repetition only change token frequencies.
@@ -34,21 +51,13 @@ def train_tokenizer(sentences: Sequence[str], vocab_size: int = 12_000) -> Token
             fewer; every single character stays, so one with a huge alphabet gives more.
 
     Raises:
-        TypeError: a sentence is not a string.
-        ValueError: no sentence with a letter or digit in it, or ``vocab_size`` below 100.
+        WrongKind: a sentence is not a string.
+        WrongValue: no sentence that shows anything, or ``vocab_size`` below 100.
     """
-    if isinstance(sentences, str):
-        raise TypeError("sentences must be a list of strings, got one string")
-    sentences = list(sentences)
-    for row, sentence in enumerate(sentences):
-        if not isinstance(sentence, str):
-            raise TypeError(
-                f"sentence {row} is {sentence!r} ({type(sentence).__name__}), not a string"
-            )
-    if not any(map(str.strip, sentences)):
-        raise ValueError("no sentence to train a tokenizer on: all are empty")
-    if vocab_size < 100:
-        raise ValueError(f"vocab_size must be at least 100, got {vocab_size}")
+    sentences = check_texts("sentences", sentences)
+    if all(map(is_blank, sentences)):
+        raise WrongValue("no sentence to train a tokenizer on: all are blank")
+    vocab_size = check_count("vocab_size", vocab_size, least=100)
     tokenizer = _wordpiece({})
     # The trainer numbers the inner characters ("##a") in the order of a randomly seeded hash map
     # and breaks ties by number, so its vocabulary would differ from run to run. Named as special
@@ -85,10 +94,9 @@ def build_static_model(
         without tokens becomes a row of zeros.
 
     Raises:
-        TypeError, ValueError: as :func:`train_tokenizer`; ``dim`` below 1 or not an integer.
+        WrongKind, WrongValue: as :func:`train_tokenizer`; ``dim`` below 1 or not an integer.
     """
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-        raise ValueError(f"dim must be an integer of at least 1, got {dim!r}")
+    dim, seed = check_count("dim", dim), check_seed(seed)
     if tokenizer is None:
         tokenizer = train_tokenizer(sentences, vocab_size)
     generator = torch.Generator().manual_seed(seed)
@@ -121,16 +129,20 @@ def build_tiny_transformer(
             generator is left as it was.
 
     Raises:
-        ValueError: a number below 1 or not an integer, a width that ``heads`` does not divide.
+        WrongKind, WrongValue: a number below 1 or not an integer, a width that ``heads`` does not
+            divide.
     """
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast  # slow to import
+    from transformers import (  # slow to import
+        BertConfig,
+        BertModel,
+        PreTrainedTokenizerFast,
+    )
 
-    sizes = {"width": width, "layers": layers, "heads": heads, "max_tokens": max_tokens}
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
+    width, layers = check_count("width", width), check_count("layers", layers)
+    heads, max_tokens = check_count("heads", heads), check_count("max_tokens", max_tokens)
+    seed = check_seed(seed)
     if width % heads:
-        raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
+        raise WrongValue(f"width must be a multiple of heads, got {width} and {heads}")
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="[UNK]",
@@ -156,8 +168,28 @@ def build_tiny_transformer(
     return SentenceTransformer(modules=[first, Pooling(width)], device="cpu")
 
 
+def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """The share of tokens that the tokenizer does not know, 0 to 1; 0 if there are no tokens.
+
+    What is unknown has no vector of its own: a text of unknown tokens only is like any other such.
+
+    Args:
+        tokenizer: with a token for what it does not know, such as those of :func:`train_tokenizer`.
+        texts: what will be encoded.
+
+    Raises:
+        WrongKind: a text is not a string.
+    """
+    spec = json.loads(tokenizer.to_str())["model"]
+    unknown = tokenizer.token_to_id(spec.get("unk_token") or "")
+    encoded = tokenizer.encode_batch(check_texts("texts", texts), add_special_tokens=False)
+    tokens = [token for code in encoded for token in code.ids]
+    return sum(token == unknown for token in tokens) / len(tokens) if tokens else 0.0
+
+
 def _wordpiece(vocab: dict[str, int]) -> Tokenizer:
-    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    model = WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer

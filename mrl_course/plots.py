@@ -7,6 +7,7 @@ also has a marker of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,8 +22,12 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from mrl_course.evaluation import Curve
-from mrl_course.training import History
+from mrl_course.arguments import check_count, check_matrix
+from mrl_course.errors import WrongValue
+
+if TYPE_CHECKING:
+    from mrl_course.evaluation import Curve
+    from mrl_course.training import History
 
 OKABE_ITO = {
     "black": "#000000",
@@ -88,13 +93,14 @@ _GROUP_LOOKS = [  # seven groups; yellow is left out, it is too pale for small d
         strict=True,
     )
 ]
+_ENOUGH_FOR_A_NAME = 1_000
 TASKS = {
     "sts_spearman": "Similarity (STS): Spearman's correlation",
     "retrieval_recall_at_10": "Retrieval: recall@10",
 }
 
 
-def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style) -> Axes:
+def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style: Any) -> Axes:
     """Draw curves over k by name.
 
     Args:
@@ -103,10 +109,10 @@ def plot_curves(curves: Mapping[str, Curve], ax: Axes | None = None, **style) ->
         **style: passed to every line.
 
     Raises:
-        ValueError: no curve given.
+        WrongValue: no curve given.
     """
     if not curves:
-        raise ValueError("curves is empty; give at least one name and Curve")
+        raise WrongValue("curves is empty; give at least one name and Curve")
     frames = [curve.to_frame().assign(model=name, seed=0) for name, curve in curves.items()]
     first = next(iter(curves.values()))
     return plot_retention(
@@ -124,7 +130,7 @@ def plot_retention(
     column: str = "retention",
     ax: Axes | None = None,
     label: str | None = None,
-    **style,
+    **style: Any,
 ) -> Axes:
     """Draw one line per model over k, with a band from the lowest to the highest seed.
 
@@ -140,15 +146,15 @@ def plot_retention(
         **style: passed to every line.
 
     Raises:
-        ValueError: a column is missing or nothing is left to draw.
+        WrongValue: a column is missing or nothing is left to draw.
     """
     if task is not None:
         if "task" not in results or task not in set(results["task"]):
-            raise ValueError(f"results hold no rows with task {task!r}")
+            raise WrongValue(f"results hold no rows with task {task!r}")
         results = results[results["task"] == task]
     missing = [name for name in ("model", "k", column) if name not in results]
     if missing or results.empty:
-        raise ValueError(f"results have no {missing[0] if missing else 'rows'} to draw")
+        raise WrongValue(f"results have no {missing[0] if missing else 'rows'} to draw")
     ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
     order = [name for name in STYLES if name in set(results["model"])]
     order += [name for name in dict.fromkeys(results["model"]) if name not in STYLES]
@@ -157,12 +163,14 @@ def plot_retention(
         look = STYLES.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 5} | style
         if len(by_k) > 40:  # all D sizes: a marker on each would hide the line
             look["marker"] = None
-        ax.plot(by_k.index, by_k["mean"], label=name, **look)
+        ax.plot(by_k.index, by_k["mean"], label=_plain(name), **look)
         if (by_k["max"] > by_k["min"]).any():
             ax.fill_between(by_k.index, by_k["min"], by_k["max"], color=look["color"], alpha=0.2)
     k_axis(ax, results["k"])
-    low, high = min(0, results[column].min()), 1.05 * results[column].max()
-    ax.set_ylim(low, max(high, ax.get_ylim()[1]))  # a panel that shares this axis may need more
+    known = results[column].replace([np.inf, -np.inf], np.nan).dropna()  # a score may be undefined
+    if len(known):
+        low, high = min(0, known.min()), 1.05 * known.max()
+        ax.set_ylim(low, max(high, ax.get_ylim()[1]))  # a panel that shares this axis needs more
     if label is None:
         label = TASKS.get(task, column).split(": ")[-1]  # the title names the task
         label = "share of own full-size score" if column == "retention" else label
@@ -195,23 +203,18 @@ def plot_picture(
             legend (``ax.legend()``).
 
     Raises:
-        ValueError: wrong shapes, more than 7 groups to show, or one that no item has.
+        WrongValue: wrong shapes, more than 7 groups to show, or one that no item has.
     """
-    points, labels = np.asarray(points), np.asarray(labels, dtype=str)
-    if (
-        points.ndim != 2
-        or points.shape[1] != 2
-        or labels.shape != (len(points),)
-        or not len(points)
-    ):
-        raise ValueError(
+    points, labels = check_matrix("points", points), np.asarray(labels, dtype=str)
+    if points.shape[1] != 2 or labels.shape != (len(points),):
+        raise WrongValue(
             f"points must have shape (n, 2) and labels (n,), got {points.shape} and {labels.shape}"
         )
     if show is None:
         show = pd.Series(labels).value_counts(sort=True).index[: len(_GROUP_LOOKS)]
     missing = sorted(set(show) - set(labels))
     if missing or len(show) > len(_GROUP_LOOKS):
-        raise ValueError(
+        raise WrongValue(
             f"no item has the label {missing[0]!r}"
             if missing
             else f"at most {len(_GROUP_LOOKS)} groups can be told apart by colour, got {len(show)}"
@@ -220,11 +223,11 @@ def plot_picture(
     rest = ~np.isin(labels, list(show))
     ax.scatter(*points[rest].T, s=5, color="0.8", linewidths=0)
     for name, look in zip(show, _GROUP_LOOKS, strict=False):
-        ax.scatter(*points[labels == name].T, s=16, linewidths=0, label=name, **look)
+        ax.scatter(*points[labels == name].T, s=16, linewidths=0, label=_plain(name), **look)
     if names:
         spots = _name_spots([points[labels == name] for name in show], np.ptp(points, axis=0))
         for name, spot in zip(show, spots, strict=True):
-            text = ax.text(*spot, name, ha="center", va="center")
+            text = ax.text(*spot, name, ha="center", va="center", parse_math=False)
             text.set(fontsize="small", fontweight="bold")
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.set(xticks=[], yticks=[])
@@ -235,7 +238,10 @@ def plot_picture(
 def _name_spots(groups: list[np.ndarray], size: np.ndarray) -> list[np.ndarray]:
     """Where to write the name of each (n, 2) group: at its densest point, clear of the others."""
     spots: list[np.ndarray] = []
+    rng = np.random.default_rng(0)
     for points in groups:
+        if len(points) > _ENOUGH_FOR_A_NAME:  # all pairs are compared: keep their number small
+            points = rng.choice(points, _ENOUGH_FOR_A_NAME, replace=False)
         apart = np.linalg.norm(points[:, None] - points[None], axis=2)
         fifth = np.sort(apart, axis=1)[:, min(5, len(points) - 1)]
         spot = points[fifth.argmin()].astype(float)
@@ -254,13 +260,12 @@ def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> 
         smooth: each point is the mean of this many steps, at least 1.
 
     Raises:
-        ValueError: no step was made, or ``smooth`` below 1.
+        WrongValue: no step was made, or ``smooth`` below 1.
     """
-    if smooth < 1:
-        raise ValueError(f"smooth must be at least 1, got {smooth}")
+    smooth = check_count("smooth", smooth)
     frame = history.to_frame()
     if frame.empty:
-        raise ValueError("the history holds no steps to draw")
+        raise WrongValue("the history holds no steps to draw")
     ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
     smoothed = frame.rolling(smooth, min_periods=1).mean()
     # From light (short prefixes) to dark (long ones) in an order that everyone can see.
@@ -279,7 +284,7 @@ def plot_recall_vs_cost(
     cost: str = "milliseconds",
     ax: Axes | None = None,
     label: str | None = None,
-    **style,
+    **style: Any,
 ) -> Axes:
     """Draw how much each way of searching finds against what a query costs: up and left is good.
 
@@ -297,16 +302,16 @@ def plot_recall_vs_cost(
         **style: passed to every line.
 
     Raises:
-        ValueError: a column is missing, nothing is left to draw, a cost that is not above 0, a
+        WrongValue: a column is missing, nothing is left to draw, a cost that is not above 0, a
             recall that is not between 0 and 1.
     """
     missing = [name for name in ("method", "recall", cost) if name not in results]
     if missing or results.empty:
-        raise ValueError(f"results have no {missing[0] if missing else 'rows'} to draw")
+        raise WrongValue(f"results have no {missing[0] if missing else 'rows'} to draw")
     good = (results[cost] > 0) & results["recall"].between(0, 1)
     if not good.all():
         bad = results[~good].iloc[0]
-        raise ValueError(
+        raise WrongValue(
             f"{bad['method']!r} has {cost} {bad[cost]} and recall {bad['recall']}; a cost must be "
             "above 0 and a recall between 0 and 1"
         )
@@ -320,7 +325,7 @@ def plot_recall_vs_cost(
         look = METHODS.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 6} | style
         best_so_far = rows["recall"].cummax().shift(fill_value=-1.0)
         front = rows[rows["recall"] > best_so_far]
-        ax.plot(front[cost], front["recall"], label=name, **look)
+        ax.plot(front[cost], front["recall"], label=_plain(name), **look)
         beaten = rows[rows["recall"] <= best_so_far]
         ax.scatter(
             beaten[cost], beaten["recall"], s=14, color=look["color"], alpha=0.35, linewidths=0
@@ -363,11 +368,11 @@ def plot_grid(
             this map by default.
 
     Raises:
-        ValueError: the shape of ``scores`` is not (rows, columns).
+        WrongValue: the shape of ``scores`` is not (rows, columns).
     """
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (len(rows), len(columns)):
-        raise ValueError(f"scores must have shape {(len(rows), len(columns))}, got {scores.shape}")
+        raise WrongValue(f"scores must have shape {(len(rows), len(columns))}, got {scores.shape}")
     ax = ax or plt.subplots(figsize=(5, 3.6), layout="constrained")[1]
     image = ax.imshow(scores, cmap="cividis", vmin=low, vmax=high, origin="lower", aspect="auto")
     for (row, column), score in np.ndenumerate(scores):
@@ -379,6 +384,11 @@ def plot_grid(
     ax.set_xlabel("k, numbers kept of each embedding")
     ax.set_ylabel("layers used")
     return ax
+
+
+def _plain(name: str) -> str:
+    """A name for a legend: two dollar signs would make a formula of what stands between."""
+    return str(name).replace("$", r"\$")
 
 
 def k_axis(ax: Axes, sizes: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ billion pairs of sentences, AllNLI among them: it has seen the data of this cour
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +19,12 @@ import huggingface_hub
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from sentence_transformers import SentenceTransformer
+
+from mrl_course.arguments import check_texts
+from mrl_course.errors import WrongValue
+from mrl_course.files import cache_folder, user_path, write_whole
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,18 @@ def load_pretrained(name: str | Path = "all-MiniLM-L6-v2") -> SentenceTransforme
         A ``SentenceTransformer``.
 
     Raises:
-        ValueError: unknown name, a folder without a model, or weights that are not the official
+        WrongValue: unknown name, a folder without a model, or weights that are not the official
             ones.
         OSError: the model is nowhere to be had; the message says the three ways.
     """
     if str(name) not in KNOWN:
-        folder = Path(name)
+        folder = user_path(name)
         if not folder.is_dir():
-            raise ValueError(
+            raise WrongValue(
                 f"{str(name)!r} is no folder and no known model; known: {', '.join(KNOWN)}"
             )
         if not (folder / "modules.json").is_file():
-            raise ValueError(f"{folder} holds no saved model: there is no modules.json in it")
+            raise WrongValue(f"{folder} holds no saved model: there is no modules.json in it")
         return _load(folder)
     model = KNOWN[str(name)]
     folder = _in_wheel(model) or _on_hub(str(name), model)
@@ -84,9 +88,9 @@ def encode_once(
 ) -> np.ndarray:
     """Encode texts with a slow model, or read what an earlier call with the same input has kept.
 
-    The file's name is a hash of the model's weights and the texts: change either, and they are
-    encoded anew. A file that cannot be read is replaced; where nothing can be written, nothing is
-    kept.
+    The file's name is a hash of all that a vector depends on: the model's modules, weights,
+    tokenizer, default prompt, lengths and cut, and the texts. Change one, and they are encoded
+    anew. A file that cannot be read is replaced; where nothing can be written, nothing is kept.
 
     Args:
         model: any ``SentenceTransformer``.
@@ -98,43 +102,48 @@ def encode_once(
         (n, D) float32 array, as from ``model.encode(texts)``.
 
     Raises:
-        TypeError: ``texts`` is one string, or holds something else than strings.
+        WrongKind: ``texts`` is one string, or holds something else than strings.
+        WrongValue: no text.
     """
-    if isinstance(texts, str):
-        raise TypeError("texts must be a list of strings, got one string")
-    texts = list(texts)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"text {row} is {text!r}, not a string")
-    default = os.environ.get("MRL_COURSE_CACHE") or Path.home() / ".cache" / "mrl_course"
-    folder = Path(default if folder is None else folder)
+    texts = check_texts("texts", texts)
+    folder = cache_folder() if folder is None else user_path(folder)
     file = folder / f"vectors-{_fingerprint(model, texts)}.safetensors"
     try:
         with safe_open(file, framework="np") as kept:
-            return kept.get_tensor("vectors")
+            vectors = kept.get_tensor("vectors")
+        if vectors.ndim == 2 and len(vectors) == len(texts) and np.isfinite(vectors).all():
+            return vectors
     except (OSError, SafetensorError):
         pass  # not there, or broken
+    if not texts:
+        raise WrongValue("texts is empty; give at least one text")
     vectors = np.asarray(model.encode(texts, batch_size=64, show_progress_bar=False), np.float32)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"vectors": vectors}, partial)
-        os.replace(partial, file)
-    except (OSError, SafetensorError):  # a full or read-only disk costs time, not the lesson
-        with suppress(OSError):
-            partial.unlink()
+    with suppress(OSError):  # a full or read-only disk costs time, not the lesson
+        write_whole(file, save({"vectors": vectors}))
     return vectors
 
 
 def _fingerprint(model: SentenceTransformer, texts: list[str]) -> str:
-    """A hash of what the vectors depend on: modules, weights, lengths, and the texts."""
-    digest = hashlib.sha256(f"{model}\0{model.max_seq_length}\0{model.truncate_dim}".encode())
+    """A hash of all that a vector depends on: modules, weights, tokenizer, prompts, cut, texts."""
+    prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+    settings = [str(model), model.max_seq_length, model.truncate_dim, prompt, _tokenizer(model)]
+    digest = hashlib.sha256(json.dumps(settings).encode("utf-8", "surrogatepass"))
     for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     for text in texts:
         digest.update(f"\0{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
+
+
+def _tokenizer(model: SentenceTransformer) -> str:
+    """Everything that turns a text into tokens, as text."""
+    tokenizer = model.tokenizer
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # that of a transformer
+    if hasattr(tokenizer, "to_str"):
+        return tokenizer.to_str()
+    vocabulary = getattr(tokenizer, "get_vocab", dict)()
+    return f"{tokenizer!r} {sorted(vocabulary.items())}"
 
 
 def _load(folder: Path) -> SentenceTransformer:
@@ -180,7 +189,7 @@ def _check_weights(file: Path, model: Pretrained) -> None:
         while chunk := stream.read(2**20):
             digest.update(chunk)
     if digest.hexdigest() != model.sha256:
-        raise ValueError(
+        raise WrongValue(
             f"{file.name} is not the official file of {model.repo}: its SHA-256 is "
             f"{digest.hexdigest()}, expected {model.sha256}; delete it and fetch it again"
         )

@@ -11,18 +11,13 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 import pandas as pd
 
-from mrl_course.miniature import miniature_folder
+from mrl_course.errors import WrongValue
+from mrl_course.files import results_folder
 
 _PACKAGES = ("torch", "sentence-transformers", "tokenizers", "numpy")
-
-
-def results_folder() -> Path:
-    """Folder that holds the recorded runs, in a checkout or in an installed wheel."""
-    return miniature_folder().parent / "results"
 
 
 def circumstances(what: str, command: str, packages: Sequence[str] = _PACKAGES) -> dict:
@@ -38,10 +33,27 @@ def circumstances(what: str, command: str, packages: Sequence[str] = _PACKAGES) 
 
 
 def record_text(record: dict) -> str:
-    """JSON of a record, indented, but one line for each row, so that a diff can be read."""
-    rows = ",\n  ".join(json.dumps(row) for row in record["rows"])
-    head = json.dumps(record | {"rows": []}, indent=1)
+    """JSON of a record, indented, but one line for each row, so that a diff can be read.
+
+    Args:
+        record: with ``rows``, a list of lists; a number that there is not is ``None``.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have; the message names the row.
+    """
+    rows = ",\n  ".join(_strict(row, f"row {i}") for i, row in enumerate(record["rows"]))
+    head = _strict(record | {"rows": []}, "the part before the rows", indent=1)
     return head.replace('"rows": []', f'"rows": [\n  {rows}\n ]') + "\n"
+
+
+def _strict(part: object, place: str, indent: int | None = None) -> str:
+    try:
+        return json.dumps(part, allow_nan=False, indent=indent)
+    except (ValueError, TypeError) as error:
+        raise WrongValue(
+            f"{place} of the record cannot be written as JSON ({error}): {part!r:.200}; write None "
+            "for a number that there is not"
+        ) from error
 
 
 def load_results(name: str) -> pd.DataFrame:
@@ -52,48 +64,65 @@ def load_results(name: str) -> pd.DataFrame:
 
     Returns:
         A frame with the columns that the file names, one row per measurement; those of
-        ``twins_allnli`` are described at :func:`mrl_course.twins.compare_twins`, those of
+        ``twins_allnli`` are described at :func:`mrl_course.comparison.compare_twins`, those of
         ``search`` in ``data/results/README.md``. Everything else in the file, such as
         ``machine``, ``date`` and ``command``, is in its ``attrs``.
 
     Raises:
         ValueError: there is no such run (the message lists those that there are), or the file is
             broken: no JSON, no columns, no rows, rows that do not fit, a column in which text
-            and numbers are mixed.
+            and numbers are mixed. A missing number (``null``) is NaN in the frame.
     """
     folder = results_folder()
     known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
-        raise ValueError(f"no recorded run {name!r}; there are: {', '.join(known) or 'none'}")
+        raise WrongValue(f"no recorded run {name!r}; there are: {', '.join(known) or 'none'}")
     file = f"the recorded run {name}.json"
     try:
         record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except ValueError as error:  # also what is not UTF-8
-        raise ValueError(f"{file} is not readable as JSON ({error}); write it again") from error
+        raise WrongValue(f"{file} is not readable as JSON ({error}); write it again") from error
     columns = record.get("columns") if isinstance(record, dict) else None
-    if not _names(columns):
-        raise ValueError(f"{file} has columns {columns}, expected a list of different names")
+    if not isinstance(columns, list) or not _names(columns):
+        raise WrongValue(f"{file} has columns {columns}, expected a list of different names")
     rows = record.pop("rows", None)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{file} has no rows")
-    kinds = [_kind(cell) for cell in rows[0]] if isinstance(rows[0], list) else []
+        raise WrongValue(f"{file} has no rows")
+    kinds = ["unknown"] * len(columns)
     for number, row in enumerate(rows):
-        fits = isinstance(row, list) and len(row) == len(columns)
-        if not fits or [_kind(cell) for cell in row] != kinds or None in kinds:
-            raise ValueError(f"{file}, row {number}: {row} does not fit the columns {columns}")
-    frame = pd.DataFrame(rows, columns=columns)
+        if not _fits(row, kinds):
+            raise WrongValue(f"{file}, row {number}: {row} does not fit the columns {columns}")
+    if "null" in kinds:
+        empty = columns[kinds.index("null")]
+        raise WrongValue(f"{file}, row 0: the column {empty!r} holds nothing, in no row")
+    frame = pd.DataFrame(rows, columns=columns)  # a missing number becomes NaN
     frame.attrs = {key: value for key, value in record.items() if key != "columns"}
     return frame
 
 
-def _names(columns) -> bool:
-    """Whether this is a list of different column names."""
-    good = isinstance(columns, list) and columns and all(isinstance(c, str) for c in columns)
-    return bool(good) and len(set(columns)) == len(columns)
+def _names(columns: list) -> bool:
+    """Whether these are different column names."""
+    good = bool(columns) and all(isinstance(name, str) for name in columns)
+    return good and len(set(columns)) == len(columns)
 
 
-def _kind(cell) -> str | None:
-    """Text, number, or None for what does not belong into a table."""
-    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)):
-        return None
-    return "text" if isinstance(cell, str) else "number"
+def _fits(row: object, kinds: list[str]) -> bool:
+    """Whether a row has the kinds of the rows before it; fills in those that were unknown.
+
+    A missing number, ``null``, fits any column but one of texts.
+    """
+    if not isinstance(row, list) or len(row) != len(kinds):
+        return False
+    for place, cell in enumerate(row):
+        if isinstance(cell, bool) or not isinstance(cell, (str, int, float, type(None))):
+            return False
+        kind = "text" if isinstance(cell, str) else "number"
+        if cell is None:
+            kind = "null" if kinds[place] == "unknown" else kinds[place]
+        allowed = {"unknown": ("text", "number", "null"), "null": ("number", "null")}
+        if kind not in allowed.get(kinds[place], (kinds[place],)) or (
+            cell is None and kind == "text"
+        ):
+            return False
+        kinds[place] = kind
+    return True

@@ -15,33 +15,60 @@ https://aclanthology.org/2024.emnlp-main.576/) tunes a small network for the sam
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from safetensors import safe_open
-from safetensors.torch import save_file
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense
+from safetensors.numpy import save
+from scipy.sparse import bmat, coo_matrix
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from mrl_course.dims import check_count, check_dims, check_weights, default_dims
+from mrl_course.arguments import (
+    check_count,
+    check_dims,
+    check_embeddings,
+    check_finite,
+    check_matrix,
+    check_number,
+    check_numbers,
+    check_seed,
+    check_weights,
+    default_dims,
+    warn,
+    warn_zero_rows,
+)
+from mrl_course.errors import WrongKind, WrongValue
 from mrl_course.evaluation import pca_rotation
-from mrl_course.groups import share_in_both
+from mrl_course.files import user_path, write_whole
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
-from mrl_course.ranking import check_finite, check_matrix, unit_rows
+from mrl_course.neighbours import share_in_both
+from mrl_course.ranking import unit_rows
 from mrl_course.search import exact_search
+
+if TYPE_CHECKING:  # slow to import, and not needed by whoever has arrays
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
 
 _BLOCK = 16_384  # rows mapped at a time
 _MOST_ROTATED = 768  # principal directions; the work grows with the cube
 _EVERY = 25  # steps between two looks at the held-out rows
+_LEAST_ROWS = 40
+_LEAST_SPREAD = 1e-9  # of directions; the rounding of float32 alone gives less
+_LEAST_JUDGES = 20
+_ENOUGH_TO_JUDGE = 50  # rows from which on a model can be told from another by where they lie
+_OTHER_MODEL = 0.06
+"""Agreement below which vectors are of another model: between eight real models at most 0.03 was
+seen, between kinds of text of one model at least 0.22."""
 _MEASURES = {
     "nearest": "share of rows whose nearest neighbour by the original is among the ten nearest",
     "overlap": "share of the ten nearest neighbours by the original that stay the same",
@@ -64,6 +91,12 @@ class Head:
             nearest. Empty if loaded from a file.
         history: the held-out divergence of each trained prefix, by step (empty if loaded).
         seconds: wall-clock time of the fit.
+        model: name of the model whose vectors were fitted, where it was given.
+        mean: (D,) float32, mean of the fitted vectors, each of length 1.
+        energy: (D,) float32, mean square of each new number over the fitted vectors; sums to 1.
+            With ``mean`` it is the fingerprint by which :meth:`transform` notices another model's
+            vectors.
+        interrupted: whether Ctrl-C ended the fit early; the map is the best one until then.
     """
 
     weight: np.ndarray
@@ -71,6 +104,10 @@ class Head:
     report: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     history: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     seconds: float = 0.0
+    model: str = ""
+    mean: np.ndarray | None = field(default=None, repr=False)
+    energy: np.ndarray | None = field(default=None, repr=False)
+    interrupted: bool = False
 
     @property
     def full_dim(self) -> int:
@@ -94,71 +131,141 @@ class Head:
     ) -> np.ndarray:
         """Map embeddings, in blocks: a million rows, or a memory-mapped file, are no problem.
 
+        Vectors of another model are mapped into nonsense, and their numbers do not tell. So the
+        first rows of 50 or more are compared with what the head was fitted on; where nearly
+        nothing agrees, a UserWarning says so (:meth:`agreement`).
+
         Args:
-            emb: (n, D) embeddings of the model that the head was fitted for.
+            emb: (n, D) embeddings of the model that the head was fitted for, or one of shape (D,).
             dim: keep so many numbers; all by default.
-            out: (n, dim) float32 array to write into, for example a memory-mapped one.
+            out: float32 array of the result's shape to write into, for example a memory-mapped one.
 
         Returns:
-            (n, dim) float32 of length 1 each (zero rows stay zero).
+            (n, dim) or (dim,) float32 of length 1 each. Zero rows stay zero, with a warning.
 
         Raises:
-            TypeError, ValueError: no numbers, wrong shape, NaN, ``dim`` out of range.
+            WrongKind, WrongValue: no numbers, wrong shape, NaN, ``dim`` out of range.
         """
-        emb = check_matrix("emb", emb)
-        if emb.shape[1] != self.full_dim:
-            raise ValueError(
-                f"this head maps vectors of {self.full_dim} numbers, got {emb.shape[1]}; "
-                "it belongs to one model"
-            )
+        array = check_numbers("emb", emb)
+        one = array.ndim == 1
+        array = check_matrix("emb", array[None] if one else array)
+        self._check_size(array.shape[1])
         dim = self.full_dim if dim is None else check_dims([dim], self.full_dim)[0]
+        shape = (dim,) if one else (len(array), dim)
         if out is None:
-            out = np.empty((len(emb), dim), np.float32)
-        if out.shape != (len(emb), dim) or out.dtype != np.float32:
-            raise ValueError(
-                f"out must be float32 of shape {(len(emb), dim)}, got {out.dtype} {out.shape}"
-            )
-        weight = np.ascontiguousarray(self.weight[:, :dim])
-        for start in range(0, len(emb), _BLOCK):
-            rows = unit_rows(check_finite("emb", emb[start : start + _BLOCK], start))
-            out[start : start + len(rows)] = unit_rows(rows @ weight)
+            out = np.empty(shape, np.float32)
+        if out.shape != shape or out.dtype != np.float32:
+            raise WrongValue(f"out must be float32 of shape {shape}, got {out.dtype} {out.shape}")
+        self._map(array, dim, out[None] if one else out)
         return out
 
-    def save(self, path: str | Path) -> Path:
-        """Write the head as one safetensors file, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            save_file(
-                {"weight": torch.from_numpy(np.ascontiguousarray(self.weight))},
-                partial,
-                metadata={"mrl_course": "head", "dims": json.dumps(self.dims)},
+    def _map(self, emb: np.ndarray, dim: int, out: np.ndarray) -> None:
+        weight = np.ascontiguousarray(self.weight[:, :dim])
+        zero = np.zeros(len(emb), bool)
+        for start in range(0, len(emb), _BLOCK):
+            rows = unit_rows(check_finite("emb", emb[start : start + _BLOCK], start))
+            if start == 0:
+                self._warn_of_another_model(rows)
+            zero[start : start + len(rows)] = ~rows.any(axis=1)
+            out[start : start + len(rows)] = unit_rows(rows @ weight)
+        warn_zero_rows("emb", zero)
+
+    def agreement(self, emb: ArrayLike) -> float:
+        """How far vectors lie where those lay that the head was fitted on.
+
+        0 is what vectors of another model get (at random they put 1/D of their length into each
+        direction), 1 what the fitted vectors get. Other texts of the same model lie between.
+
+        Args:
+            emb: (n, D) embeddings, best 50 or more; rows of zeros are left out.
+
+        Returns:
+            A share, about -0.05 to 1.2; NaN if the head knows nothing of the vectors that it was
+            fitted on, or if those lay in all directions alike.
+
+        Raises:
+            WrongKind, WrongValue: no numbers, wrong shape, NaN.
+        """
+        array = check_embeddings("emb", emb)
+        self._check_size(array.shape[1])
+        return self._agreement(unit_rows(array))
+
+    def _agreement(self, rows: np.ndarray) -> float:
+        rows = rows[rows.any(axis=1)]
+        if self.energy is None or not len(rows):
+            return float("nan")
+        chance = 1 / self.full_dim
+        own = float(self.energy @ self.energy) - chance
+        if own < chance:  # no direction holds more than others: nothing to tell models apart by
+            return float("nan")
+        new = np.square(unit_rows(rows @ self.weight)).mean(axis=0)
+        return (float(new @ self.energy) - chance) / own
+
+    def _warn_of_another_model(self, rows: np.ndarray) -> None:
+        if len(rows) < _ENOUGH_TO_JUDGE:
+            return
+        share = self._agreement(rows[:2_000])
+        if share < _OTHER_MODEL:
+            named = f" of {self.model}" if self.model else ""
+            warn(
+                f"these vectors do not look like those{named} that the head was fitted on "
+                f"(agreement {share:.2f}; other texts of the same model have above "
+                f"{_OTHER_MODEL}): are they of another model, cut, packed, or mapped already?"
             )
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+
+    def _check_size(self, size: int) -> None:
+        if size != self.full_dim:
+            raise WrongValue(
+                f"this head maps vectors of {self.full_dim} numbers, got {size}; it belongs to one "
+                "model, and to its full vectors"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the head as one safetensors file, whole or not at all; return the path.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors = {"weight": self.weight}
+        if self.mean is not None and self.energy is not None:
+            tensors |= {"mean": self.mean, "energy": self.energy}
+        tensors = {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
+        metadata = {"mrl_course": "head", "dims": json.dumps(self.dims), "model": self.model}
+        return write_whole(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Head:
-        """Read a saved head.
+        """Read a saved head, and look at what it holds: shapes, sizes, finite numbers.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no head.
+            WrongValue: the file is no head, or a damaged one.
         """
-        if not Path(path).is_file():
+        path = user_path(path)
+        if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         try:
             with safe_open(path, framework="np") as file:
-                dims = json.loads((file.metadata() or {})["dims"])
-                weight = file.get_tensor("weight")
+                metadata = file.metadata() or {}
+                dims = json.loads(metadata["dims"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            weight = check_embeddings("weight", tensors["weight"])
+            if weight.shape[0] != weight.shape[1]:
+                raise WrongValue(f"weight must be a square matrix, got shape {weight.shape}")
+            dims = check_dims(dims, len(weight))
+            for name in ("mean", "energy"):
+                if name in tensors and tensors[name].shape != (len(weight),):
+                    raise WrongValue(f"{name} must have shape ({len(weight)},)")
+                check_finite(name, tensors.get(name, weight[0]))
         except Exception as error:  # safetensors raises its own kinds
-            raise ValueError(f"{path} is no head saved by mrl_course: {error}") from error
-        return cls(weight, dims)
+            raise WrongValue(f"{path} is no head saved by mrl_course: {error}") from error
+        known = {name: tensors.get(name) for name in ("mean", "energy")}
+        return cls(weight, dims, model=metadata.get("model", ""), **known)
 
     def as_module(self) -> Dense:
         """The map as a Sentence Transformers ``Dense`` module without bias or activation."""
+        from sentence_transformers.sentence_transformer.modules import Dense
+
         dense = Dense(
             self.full_dim,
             self.full_dim,
@@ -171,36 +278,53 @@ class Head:
     def attach(self, model: SentenceTransformer) -> SentenceTransformer:
         """A new model: the given one, followed by this head. Their modules are shared.
 
+        What else changes a vector or a score goes along: prompts, the default prompt, the
+        similarity function.
+
         Raises:
-            ValueError: the model's vectors have another size.
+            WrongValue: the model's vectors have another size, or the model cuts them
+                (``truncate_dim``): the head needs full vectors, and the cut comes after it.
         """
+        from sentence_transformers import SentenceTransformer
+
+        if model.truncate_dim is not None:
+            raise WrongValue(
+                f"the model cuts its vectors to {model.truncate_dim} numbers, and the head maps "
+                "full ones: set model.truncate_dim = None here, and cut what attach returns"
+            )
         size = model.get_embedding_dimension()
         if size != self.full_dim:
-            raise ValueError(f"the head maps {self.full_dim} numbers, the model gives {size}")
+            raise WrongValue(f"the head maps {self.full_dim} numbers, the model gives {size}")
         return SentenceTransformer(
-            modules=[*model.children(), self.as_module()], device=str(model.device)
+            modules=[*model.children(), self.as_module()],
+            device=str(model.device),
+            prompts=dict(model.prompts),
+            default_prompt_name=model.default_prompt_name,
+            similarity_fn_name=model.similarity_fn_name,
         )
 
     def absorb(self, model: SentenceTransformer) -> SentenceTransformer:
         """A copy of a *static* model whose table has this map built in: no additional module.
 
-        The vector of a text is the mean of its rows of the table, so mapping the rows maps it.
+        The vector of a text is the mean of its rows of the table, so mapping the rows maps it. The
+        table keeps its kind of numbers and its device.
 
         Raises:
-            TypeError: the model is not one ``StaticEmbedding``.
-            ValueError: its vectors have another size.
+            WrongKind: the model is not one ``StaticEmbedding``.
+            WrongValue: its vectors have another size.
         """
         kinds = [type(module).__name__ for module in model.children()]
         if kinds != ["StaticEmbedding"]:
-            raise TypeError(f"only a StaticEmbedding can absorb a head, got {kinds}; use attach")
+            raise WrongKind(f"only a StaticEmbedding can absorb a head, got {kinds}; use attach")
         if model[0].embedding_dim != self.full_dim:
-            raise ValueError(
+            raise WrongValue(
                 f"the head maps {self.full_dim} numbers, the model gives {model[0].embedding_dim}"
             )
         model = copy.deepcopy(model)
         with torch.no_grad():
             table = model[0].embedding.weight
-            table.copy_(table @ torch.from_numpy(self.weight))
+            weight = torch.from_numpy(np.ascontiguousarray(self.weight)).to(table.device)
+            table.copy_((table.float() @ weight).to(table.dtype))
         return model
 
 
@@ -216,10 +340,11 @@ def fit_head(
     teacher_scale: float = 40.0,
     weights: Sequence[float] | None = None,
     label_share: float = 0.0,
-    held_out: float | int = 0.1,
+    held_out: float | int | None = None,
     patience: int = 4,
     seed: int = 0,
     progress: bool = True,
+    model: str = "",
 ) -> Head:
     """Rotate and distil: fit a rotation after which the prefixes of these vectors are good.
 
@@ -245,47 +370,80 @@ def fit_head(
         label_share: with pairs, the share of the loss that is InfoNCE, which takes "row i belongs
             to row i" as a label. 0, no labels, is distillation alone; 1 with ``rotation=False``
             is the usual Matryoshka loss on a linear head.
-        held_out: share (below 1) or number of rows that are not fitted on. They search the fitted
-            rows: this stops the fit and makes the report.
+        held_out: share (below 1) or number of rows that are not fitted on, 20 to half of them; by
+            default a tenth, and at least 20. They search the fitted rows: this stops the fit and
+            makes the report. No vector stands on both sides.
         patience: stop after so many looks (one every 25 steps) without improvement; the best map
             is kept.
         seed: of the split and the batches.
         progress: show a bar on a terminal (never in a notebook or a file).
+        model: name of the model, kept in the head and in its file.
 
     Returns:
         The :class:`Head`. Interrupting (Ctrl-C) returns the best map so far.
 
     Raises:
-        TypeError, ValueError: wrong shapes, NaN, too few rows, arguments out of range.
+        WrongKind, WrongValue: wrong shapes, NaN, fewer than 40 distinct directions, arguments out
+            of range.
+
+    Rows of zeros are left out, and vectors that come again count once; a warning says how many.
     """
     parts = _parts(embeddings)
-    n, full_dim = parts[0].shape
+    full_dim = parts[0].shape[1]
     dims = check_dims(default_dims(full_dim) if dims is None else dims, full_dim)
-    _check_settings(steps, batch_size, patience, lr, scale, teacher_scale)
-    _check_labels(label_share, len(parts))
-    fitted, judged = _split(n, held_out, seed, max(50_000, steps * batch_size))
+    steps, batch_size = check_count("steps", steps), check_count("batch_size", batch_size, least=2)
+    patience, seed = check_count("patience", patience), check_seed(seed)
+    lr, scale = check_number("lr", lr, above=0), check_number("scale", scale, above=0)
+    teacher_scale = check_number("teacher_scale", teacher_scale, above=0)
+    label_share = _checked_label_share(label_share, len(parts))
+    fitted, judged = _split(parts, held_out, seed, max(50_000, steps * batch_size))
     train, judge = (
         [torch.from_numpy(unit_rows(x[rows])) for x in parts] for rows in (fitted, judged)
     )
+    if float(torch.cat(train).var(dim=0).sum()) < _LEAST_SPREAD:
+        raise WrongValue(
+            "all vectors point in one direction, up to rounding: nothing can be learnt"
+        )
     start = torch.from_numpy(pca_rotation(torch.cat(train).numpy()))
     loss_of = _Loss(*_trained(dims, weights, full_dim, rotation), scale, teacher_scale, label_share)
     change = (_Rotation if rotation else _Linear)(full_dim)
     began = time.perf_counter()
-    history = _fit(
+    history, interrupted = _fit(
         change, loss_of, [x @ start for x in train],
         [x @ start for x in _search(judge, train, 500, 4_000)],
         steps, batch_size, lr, patience, seed, progress,
     )  # fmt: skip
-    head = Head(change.after(start).numpy(), list(dims), history=history)
+    head = Head(change.after(start).numpy(), list(dims), history=history, model=model)
+    head.interrupted = interrupted
     head.seconds = time.perf_counter() - began
+    head.mean, head.energy = _seen(train, head.weight)
     head.report = _report(_search(judge, train, 2_000, 20_000), len(parts), start.numpy(), head)
     return head
 
 
+def _seen(train: list[torch.Tensor], weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the fitted unit vectors, and mean square of each of their new numbers."""
+    mean, energy, n = np.zeros(len(weight)), np.zeros(len(weight)), sum(map(len, train))
+    for rows in (block for x in train for block in x.split(_BLOCK)):
+        mean += rows.sum(dim=0).numpy() / n
+        energy += np.square(unit_rows(rows.numpy() @ weight)).sum(axis=0) / n
+    return mean.astype(np.float32), energy.astype(np.float32)
+
+
 def _fit(
-    change, loss_of, train, judge, steps, batch_size, lr, patience, seed, progress
-) -> pd.DataFrame:  # fmt: skip
-    """Fit ``change`` in place, leave it at its best, and return the held-out divergences."""
+    change: _Rotation | _Linear,
+    loss_of: _Loss,
+    train: list[torch.Tensor],
+    judge: list[torch.Tensor],
+    steps: int,
+    batch_size: int,
+    lr: float,
+    patience: int,
+    seed: int,
+    progress: bool,
+) -> tuple[pd.DataFrame, bool]:
+    """Fit ``change`` in place and leave it at its best: held-out divergences, was it stopped."""
+    interrupted = False
     optimiser = torch.optim.Adam([change.free], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     batches = _batches(len(train[0]), batch_size, torch.Generator().manual_seed(seed))
@@ -310,12 +468,12 @@ def _fit(
             optimiser.step()
             schedule.step()
     except KeyboardInterrupt:
-        pass  # the best map so far is kept
+        interrupted = True  # the best map so far is kept
     finally:
         bar.close()
         change.free.data = best
     history = pd.DataFrame.from_dict(looks, orient="index", columns=loss_of.dims)
-    return history.rename_axis("step")
+    return history.rename_axis("step"), interrupted
 
 
 def _batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -342,7 +500,7 @@ def cayley(free: torch.Tensor) -> torch.Tensor:
         ValueError: not a square matrix.
     """
     if free.ndim != 2 or free.shape[0] != free.shape[1]:
-        raise ValueError(f"free must be a square matrix, got shape {tuple(free.shape)}")
+        raise WrongValue(f"free must be a square matrix, got shape {tuple(free.shape)}")
     skew = (free - free.T) / 2
     eye = torch.eye(len(free), dtype=free.dtype, device=free.device)
     return torch.linalg.solve(eye + skew, eye - skew)
@@ -355,7 +513,7 @@ class _Rotation:
     give nothing.
     """
 
-    def __init__(self, full_dim: int):
+    def __init__(self, full_dim: int) -> None:
         """Start with no rotation."""
         self.size = min(full_dim, _MOST_ROTATED)
         self.free = torch.zeros(self.size, self.size, requires_grad=True)
@@ -375,7 +533,7 @@ class _Rotation:
 class _Linear:
     """Any linear map."""
 
-    def __init__(self, full_dim: int):
+    def __init__(self, full_dim: int) -> None:
         """Start with the map that changes nothing."""
         self.free = torch.eye(full_dim, requires_grad=True)
 
@@ -391,12 +549,21 @@ class _Linear:
 class _Loss:
     """The weighted divergence of all prefixes from the softmax of the original full vectors."""
 
-    def __init__(self, dims, weights, scale: float, teacher_scale: float, label_share: float):
+    def __init__(
+        self,
+        dims: list[int],
+        weights: list[float],
+        scale: float,
+        teacher_scale: float,
+        label_share: float,
+    ) -> None:
         """Keep the settings."""
         self.dims, self.weights, self.scale = dims, weights, scale
         self.teacher_scale, self.label_share = teacher_scale, label_share
 
-    def __call__(self, rows: list[torch.Tensor], change):
+    def __call__(
+        self, rows: list[torch.Tensor], change: _Rotation | _Linear
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One to three (B, D) arrays of unit rows -> (total, one divergence per prefix)."""
         itself = torch.eye(len(rows[0]), dtype=torch.bool) if len(rows) == 1 else None
         targets = similarity_softmax(
@@ -414,13 +581,13 @@ class _Loss:
         return total, each.detach()
 
 
-def _parts(embeddings) -> list[np.ndarray]:
+def _parts(embeddings: Any) -> list[np.ndarray]:
     """One array, or two or three that belong together row by row."""
     alone = not isinstance(embeddings, tuple)
     names = ("embeddings",) if alone else ("queries", "documents", "negatives")
     arrays = (embeddings,) if alone else embeddings
     if not alone and not 2 <= len(arrays) <= 3:
-        raise ValueError(
+        raise WrongValue(
             "give one array, or a tuple (queries, documents) or (queries, documents, negatives); "
             f"got a tuple of {len(arrays)}"
         )
@@ -429,51 +596,128 @@ def _parts(embeddings) -> list[np.ndarray]:
     ]
     if len({x.shape for x in arrays}) > 1:
         shapes = ", ".join(f"{name} {x.shape}" for name, x in zip(names, arrays, strict=False))
-        raise ValueError(f"row i of each belongs together, but their shapes differ: {shapes}")
+        raise WrongValue(f"row i of each belongs together, but their shapes differ: {shapes}")
     return arrays
 
 
-def _split(n: int, held_out: float | int, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers to fit on, at most ``most``, and at most 2,000 to judge with."""
-    if n < 40:
-        raise ValueError(f"{n} rows are too few to learn from; give at least 40, better thousands")
-    count = round(n * held_out) if held_out < 1 else int(held_out)
-    if not 20 <= count <= n // 2:
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out must leave 20 to {n // 2} of {n} rows, got {held_out}")
-        count = min(max(count, 20), n // 2)
-    order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[count:][:most]), np.sort(order[:count][:2_000])
+def _split(
+    parts: list[np.ndarray], held_out: float | int | None, seed: int, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to fit on, at most ``most``, and at most 2,000 to judge with.
+
+    Zero rows and repetitions are in neither. A vector that belongs to several others (a document
+    with many queries) is on one side only, with all of them, or the report would praise memory.
+    """
+    rows, group = _distinct(parts)
+    n = len(rows)
+    if n < _LEAST_ROWS:
+        raise WrongValue(
+            f"{n} different directions among {len(parts[0])} rows are too few to learn from; give "
+            f"at least {_LEAST_ROWS}, better thousands"
+        )
+    if held_out is None:
+        count = max(_LEAST_JUDGES, n // 10)
+    else:
+        held_out = check_number("held_out", held_out, above=0)
+        count = round(n * held_out) if held_out < 1 else int(held_out)
+        if not _LEAST_JUDGES <= count <= n // 2:
+            raise WrongValue(
+                f"held_out must leave {_LEAST_JUDGES} to {n // 2} of {n} distinct rows, got "
+                f"{held_out:g}, which is {count}"
+            )
+    rng = np.random.default_rng(seed)
+    place = np.argsort(rng.permutation(group.max() + 1))[group]  # of each group in a random order
+    order = np.argsort(place, kind="stable")
+    sizes = np.bincount(place)
+    held = np.repeat(_groups_that_fit(sizes, count), sizes)
+    judged, fitted = rows[order[held]], rows[order[~held]]
+    if len(judged) < _LEAST_JUDGES:
+        raise WrongValue(
+            "no rows can be held out: nearly all hang together, because a few vectors belong to "
+            f"most rows ({group.max() + 1} groups). Fit on the different vectors alone, for "
+            "example fit_head(documents)"
+        )
+    fitted = rng.permutation(fitted)[:most]
+    return np.sort(fitted), np.sort(judged[:2_000])
 
 
-def _trained(dims, weights, full_dim: int, rotation: bool) -> tuple[list[int], list[float]]:
+def _groups_that_fit(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Which groups, in the given order, are held out: about ``count`` rows, none over a half."""
+    held, total = np.zeros(len(sizes), bool), 0
+    for i, size in enumerate(sizes.tolist()):
+        if total >= count:
+            break
+        if total + size <= max(count, _LEAST_JUDGES) * 1.5:
+            held[i], total = True, total + size
+    return held
+
+
+def _distinct(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that count (no zeros, nothing twice), and the group of each.
+
+    Two rows are in one group if they share a vector in one of the arrays, or if others join them.
+    """
+    keys = [_codes(x) for x in parts]
+    zero = np.any([key < 0 for key in keys], axis=0)
+    warn_zero_rows("embeddings", zero)
+    rows = np.flatnonzero(~zero)
+    if len(rows):
+        _, first = np.unique(
+            np.stack([key[rows] for key in keys], axis=1), axis=0, return_index=True
+        )
+        repeated = len(rows) - len(first)
+        if repeated:
+            warn(
+                f"{repeated} of {len(rows)} rows repeat another one; each distinct "
+                f"{'vector' if len(parts) == 1 else 'pair'} counts once"
+            )
+        rows = rows[np.sort(first)]
+    if len(parts) == 1 or not len(rows):
+        return rows, np.arange(len(rows))
+    ends = [key[rows] for key in keys]
+    shift = np.cumsum([0] + [end.max() + 1 for end in ends])
+    nodes = np.concatenate([end + s for end, s in zip(ends, shift, strict=False)])
+    owner = np.tile(np.arange(len(rows)), len(ends))
+    graph = coo_matrix((np.ones(len(nodes)), (owner, nodes)), (len(rows), shift[-1])).tocsr()
+    square = coo_matrix((len(rows), len(rows)))
+    both = bmat([[square, graph], [graph.T, None]])
+    _, component = connected_components(both, directed=False)
+    return rows, np.unique(component[: len(rows)], return_inverse=True)[1]
+
+
+def _codes(emb: np.ndarray) -> np.ndarray:
+    """A number for each direction, the same for the same direction; -1 for rows of zeros."""
+    codes, known = np.empty(len(emb), np.int64), {}
+    for start in range(0, len(emb), _BLOCK):
+        for i, row in enumerate(unit_rows(emb[start : start + _BLOCK]) + 0.0):  # no -0.0
+            key = hashlib.blake2b(row, digest_size=16).digest() if row.any() else None
+            codes[start + i] = -1 if key is None else known.setdefault(key, len(known))
+    return codes
+
+
+def _trained(
+    dims: list[int], weights: Sequence[float] | None, full_dim: int, rotation: bool
+) -> tuple[list[int], list[float]]:
     """The prefixes that can change, with their weights: a rotation leaves the full size alone."""
-    weights = check_weights(weights, len(dims))
+    weights = check_weights(weights, len(dims), training=True)
     pairs = [(k, w) for k, w in zip(dims, weights, strict=True) if not (rotation and k == full_dim)]
     if not pairs:
-        raise ValueError(
+        raise WrongValue(
             f"a rotation changes nothing at the full size {full_dim}; give smaller dims too"
         )
     return [k for k, _ in pairs], [w for _, w in pairs]
 
 
-def _check_settings(steps, batch_size, patience, lr, scale, teacher_scale) -> None:
-    check_count("steps", steps)
-    check_count("batch_size", batch_size, least=2)
-    check_count("patience", patience)
-    for name, value in (("lr", lr), ("scale", scale), ("teacher_scale", teacher_scale)):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be above 0, got {value}")
+def _checked_label_share(label_share: float, arrays: int) -> float:
+    share = check_number("label_share", label_share, least=0, most=1)
+    if share and arrays == 1:
+        raise WrongValue("labels come from pairs: give (queries, documents), or label_share=0")
+    return share
 
 
-def _check_labels(label_share: float, arrays: int) -> None:
-    if not 0 <= label_share <= 1:
-        raise ValueError(f"label_share must lie in [0, 1], got {label_share}")
-    if label_share and arrays == 1:
-        raise ValueError("labels come from pairs: give (queries, documents), or label_share=0")
-
-
-def _search(judge, train, queries: int, corpus: int) -> list[torch.Tensor]:
+def _search(
+    judge: list[torch.Tensor], train: list[torch.Tensor], queries: int, corpus: int
+) -> list[torch.Tensor]:
     """What heads are judged on: held-out rows search the fitted ones, as queries search a corpus.
 
     With pairs, the own document of query i is row i of the corpus.

@@ -8,7 +8,7 @@ from typing import Any
 from IPython.core.inputtransformer2 import TransformerManager
 from notebook_rules import REPOSITORY
 
-from mrl_course.lessons import read_notebook
+from mrl_course.commands.lessons import read_notebook
 
 
 def functions_of(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbval_numbers import count_numbers, prints_a_time, texts
 
-from mrl_course.lessons import FINDINGS_TAG, WIDGET_VIEW, clean_notebook, notebook_text
+from mrl_course.commands.lessons import FINDINGS_TAG, WIDGET_VIEW, clean_notebook, notebook_text
 
 Rule = Callable[[dict, Path], list[str]]
 RULES: list[Rule] = []

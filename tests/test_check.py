@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mrl_course import check
-from mrl_course.check import ClaimError, Exercise, Wrong, claim, compare_arrays, register
+from mrl_course.check import ClaimError, Exercise, Wrong, claim, compare_arrays, engine, register
 
 # ---------------------------------------------------------------------------------- claims
 
@@ -95,9 +95,9 @@ def exits(emb):
 
 @pytest.fixture
 def samples(monkeypatch):
-    """Two exercises, as exercises.py declares them: one wants a function, one a number."""
-    monkeypatch.setattr(check, "_REGISTRY", {})
-    monkeypatch.setitem(sys.modules, "mrl_course.exercises", ModuleType("mrl_course.exercises"))
+    """Two exercises, as a lesson declares them: one wants a function, one a number."""
+    monkeypatch.setattr(engine, "REGISTRY", {})
+    monkeypatch.setitem(sys.modules, "mrl_course.check", ModuleType("mrl_course.check"))
 
     @register(
         lesson=5,
@@ -131,7 +131,7 @@ def samples(monkeypatch):
             return "it is a text in quotes."
         return None if answer == 3072 else f"{answer} is not right: every number takes 4 bytes."
 
-    return check._REGISTRY
+    return engine.REGISTRY
 
 
 def self_test(exercise: Exercise) -> None:
@@ -165,8 +165,11 @@ def test_every_exercise_of_the_course(exercise, capsys):
         self_test(exercise)
         for n in range(1, len(exercise.hints) + 1):
             exercise.hint(n)
+        capsys.readouterr()
         exercise.solution()
-        assert "not available" not in capsys.readouterr().out
+        printed = capsys.readouterr().out.rstrip()
+        assert "not available" not in printed and not printed.endswith(":")
+        assert len(printed.splitlines()) > 1  # the name, then the key
     finally:
         exercise(...)
 
@@ -253,24 +256,24 @@ def test_ctrl_c_still_stops(samples):
 def test_an_in_place_change_never_reaches_the_checkers_data(samples):
     data = torch.tensor([[3.0, 4.0]])
     table = {"rows": [np.ones(2), data]}
-    with pytest.raises(check._Problem, match="argument `emb` in place"):
-        check._watched(unit_inplace)(data)
-    with pytest.raises(check._Problem, match="argument `table` in place"):
-        check._watched(lambda table: table["rows"].pop())(table=table)
+    with pytest.raises(engine._Problem, match="argument `emb` in place"):
+        engine._watched(unit_inplace)(data)
+    with pytest.raises(engine._Problem, match="argument `table` in place"):
+        engine._watched(lambda table: table["rows"].pop())(table=table)
     assert data.tolist() == [[3.0, 4.0]]
     assert len(table["rows"]) == 2
 
 
 def test_gradients_reach_the_checkers_tensor():
     x = torch.ones(2, 2, requires_grad=True)
-    check._watched(lambda emb: (emb**2).sum())(x).backward()
+    engine._watched(lambda emb: (emb**2).sum())(x).backward()
     assert x.grad.tolist() == [[2.0, 2.0], [2.0, 2.0]]
 
 
 def test_a_result_for_one_input_and_none_for_another_is_wrong():
-    function = check._watched(lambda k: k if k > 1 else None)
+    function = engine._watched(lambda k: k if k > 1 else None)
     function(2)
-    with pytest.raises(check._Problem, match="branch without `return`"):
+    with pytest.raises(engine._Problem, match="branch without `return`"):
         function(1)
 
 
@@ -280,9 +283,9 @@ def test_an_error_after_a_result_is_wrong_not_unattempted():
             raise NotImplementedError("k of 1")
         return k
 
-    function = check._watched(halfway)
+    function = engine._watched(halfway)
     function(2)
-    with pytest.raises(check._Problem, match="raised NotImplementedError: k of 1"):
+    with pytest.raises(engine._Problem, match="raised NotImplementedError: k of 1"):
         function(1)
 
 
@@ -335,7 +338,15 @@ def test_the_solution_is_the_source_of_the_key(samples, capsys):
     out = capsys.readouterr().out
     assert f"# {__name__}.unit\ndef unit(emb):" in out
     check.bytes_of_a_vector.solution()
-    assert "768 numbers of 4 bytes" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("768 numbers of 4 bytes are 3072 bytes.\n3072\n")
+
+
+@pytest.mark.parametrize("key", ["select 1", {"k": [1, 2]}, [0.25] * 40, np.float32(0.5), 7])
+def test_a_key_that_is_a_value_is_printed_whole(samples, capsys, key):
+    check.bytes_of_a_vector.answer = key
+    check.bytes_of_a_vector.solution_text = "The key:"
+    check.bytes_of_a_vector.solution()
+    assert capsys.readouterr().out.endswith(f"The key:\n{key if np.isscalar(key) else repr(key)}\n")
 
 
 def test_showing_an_exercise_does_not_show_its_key(samples):

@@ -1,7 +1,7 @@
 """Costs on paper are plain arithmetic; costs in milliseconds are measured, not computed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_course import costs
@@ -25,6 +25,7 @@ def test_two_stages_on_paper():
     assert search_cost(1000, 768, 64).bytes_stored == 256_000  # no second stage: the rest can go
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9), st.integers(1, 4096))
 def test_exact_search_reads_and_multiplies_everything(n, dim):
     cost = search_cost(n, dim)
@@ -50,7 +51,13 @@ def test_timing_has_a_median_and_a_spread(monkeypatch):
         (lambda: vector_bytes(8, bits=0.5), TypeError, "bits must be an integer"),
         (lambda: search_cost(0, 8), ValueError, "n must be at least 1"),
         (lambda: search_cost(10, 8, 9), ValueError, "dim must be between 1 and 8 .*got 9"),
-        (lambda: search_cost(10, 8, 4, -1), ValueError, "shortlist_size must be at least 1"),
+        (
+            lambda: search_cost(10, 8, 4, -1),
+            ValueError,
+            "shortlist_size must be at least 0, got -1",
+        ),
+        (lambda: search_cost(10, 8, 4, False), TypeError, "shortlist_size must be an integer"),
+        (lambda: time_calls(3), TypeError, "call must be a function without arguments, got 3"),
         (lambda: time_calls(int, runs=0), ValueError, "runs must be at least 1"),
         (lambda: time_calls(int, warmup=-1), ValueError, "warmup must be at least 0"),
     ],

@@ -3,18 +3,22 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
 import huggingface_hub
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrl_course import data, miniature
+from mrl_course import data
+from mrl_course.arguments import is_blank
+from mrl_course.errors import WrongKind, WrongValue
 
 TRIPLETS = {
     "anchor": ["A cook peels an onion.", "A cook peels an onion.", "Zwei Kühe 🐄 schlafen."],
@@ -59,17 +63,14 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def fresh_choice(monkeypatch, tmp_path):
-    """Each test decides anew, with an empty hub cache, a tiny miniature and no network."""
+    """Each test has an empty hub cache of its own, a tiny miniature and no network."""
     monkeypatch.delenv(data.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(
-        miniature, "miniature_folder", lambda: write_folder(tmp_path / "mini"), raising=False
+        data, "miniature_folder", lambda: write_folder(tmp_path / "mini"), raising=False
     )
     monkeypatch.setattr(data, "probe_hub", lambda data_set: "the test has no network")
-    data._forget_auto()
-    yield
-    data._forget_auto()
 
 
 @pytest.fixture
@@ -117,8 +118,9 @@ def test_the_environment_variable_names_the_source_and_the_argument_wins(folder,
 def test_limit_keeps_the_first_rows(folder):
     assert data.load_allnli("dev", 2, folder)["anchor"][:] == TRIPLETS["anchor"][:2]
     assert len(data.load_allnli("dev", limit=99, source=folder)) == 3
-    for bad in (0, -1, 1.5, True, "3"):
-        with pytest.raises(ValueError, match="limit must be a whole number"):
+    assert len(data.load_allnli("dev", limit=np.int64(2), source=folder)) == 2
+    for bad, kind in ((0, WrongValue), (-1, WrongValue), (1.5, WrongKind), (True, WrongKind)):
+        with pytest.raises(kind, match=f"limit must be .*{bad}"):
             data.load_allnli("dev", limit=bad, source=folder)
 
 
@@ -135,8 +137,48 @@ def test_one_row_integer_scores_and_several_files(folder):
     write(folder / "stsb/data", "test", {**{k: v[:1] for k, v in PAIRS.items()}, "score": [1]})
     assert data.load_stsb(source=folder)["score"][:] == [1.0]
     extra = {name: ["last"] for name in TRIPLETS}
-    pq.write_table(pa.table(extra), folder / "all-nli/triplet/dev-00001-of-00002.parquet")
+    triplets = folder / "all-nli/triplet"
+    (triplets / "dev-00000-of-00001.parquet").rename(triplets / "dev-00000-of-00002.parquet")
+    pq.write_table(pa.table(extra), triplets / "dev-00001-of-00002.parquet")
     assert data.load_allnli("dev", source=folder)["anchor"][:] == [*TRIPLETS["anchor"], "last"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8, np.int64])
+def test_scores_of_any_number_type_are_read(folder, dtype):
+    write(folder / "stsb/data", "test", {**PAIRS, "score": np.array([1, 0], dtype)})
+    scores = data.load_stsb(source=folder)
+    assert scores["score"][:] == [1.0, 0.0] and scores.features["score"].dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("there", "complaints"),
+    [
+        ({"dev-00000-of-00003": 1, "dev-00001-of-00003": 1}, ["2 of 3", "dev-00002-of-00003"]),
+        ({"dev-00001-of-00002": 1}, ["1 of 2", "dev-00000-of-00002.parquet is missing"]),
+        ({"dev-00000-of-00001": 1, "dev-00000-of-00001 (1)": 1}, ["(1).parquet", "twice"]),
+        ({"dev-00000-of-00001": 1, "dev-old": 1}, ["dev-old.parquet", "twice"]),
+        ({"dev-00000-of-00001": 1, "dev": 1}, ["dev.parquet", "twice"]),
+        ({"dev-00000-of-00001": 1, "dev-00000-of-00002": 1}, ["of-00002.parquet", "twice"]),
+        ({"dev-00000-of-00001": 1, "dev-00000-of-00001-0123456789abcdef": 1}, ["cdef", "twice"]),
+        ({"dev-00005-of-00002": 1}, ["dev-00000-of-00002"]),
+        ({"dev": 1}, []),
+        ({"dev-00000-of-00001-0123456789abcdef": 1}, []),
+    ],
+)
+def test_parts_that_are_missing_or_too_many_are_named(folder, there, complaints):
+    triplets = folder / "all-nli/triplet"
+    old = triplets / "dev-00000-of-00001.parquet"
+    content = old.read_bytes()
+    old.unlink()
+    for name in there:
+        (triplets / f"{name}.parquet").write_bytes(content)
+    if not complaints:
+        assert len(data.load_allnli("dev", source=folder)) == 3
+        return
+    with pytest.raises(data.DataSourceError) as error:
+        data.load_allnli("dev", source=folder)
+    for complaint in complaints:
+        assert complaint in str(error.value)
 
 
 def test_the_readme_may_name_other_files(folder):
@@ -183,6 +225,9 @@ TEST_FILE = "test-00000-of-00001.parquet"
         ({"positive": ["x", None, "y"]}, ["column 'positive'", "row 1", "None", "drop"]),
         ({"negative": ["x", "y", " \t\u3000"]}, ["column 'negative'", "row 2", "blank"]),
         ({"anchor": ["", "x", "y"]}, ["column 'anchor'", "row 0", "''"]),
+        ({"anchor": ["x", "\u200b", "y"]}, ["column 'anchor'", "row 1", "blank"]),
+        ({"anchor": ["x", "y", "\ufeff \u00ad\u200d"]}, ["column 'anchor'", "row 2", "blank"]),
+        ({"anchor": ["\0", "x", "y"]}, ["column 'anchor'", "row 0", "blank"]),
     ],
 )
 def test_bad_triplets_are_named_by_file_column_and_row(folder, change, complaints):
@@ -205,6 +250,8 @@ def test_bad_triplets_are_named_by_file_column_and_row(folder, change, complaint
         (["0.5", "0.6"], ["string", "numbers"]),
         ([True, False], ["bool", "numbers"]),
         ([5, 0], ["row 0", "5"]),
+        (np.array([0.5, 1.5], np.float16), ["row 1", "1.5"]),
+        (np.array([0.5, np.nan], np.float16), ["row 1", "nan"]),
     ],
 )
 def test_bad_scores_are_named_by_file_column_and_row(folder, scores, complaints):
@@ -235,7 +282,7 @@ def test_broken_files_are_named(folder):
 
 
 sentences = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=9).filter(
-    lambda text: text.strip()
+    lambda text: not is_blank(text)
 )
 
 
@@ -267,7 +314,7 @@ def test_mini_reads_the_miniature_in_silence(capsys, monkeypatch, tmp_path):
     assert data.load_stsb(source="mini").to_dict() == PAIRS
     assert data.load_stsb(source=" Mini ").to_dict() == PAIRS
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(miniature, "miniature_folder", lambda: tmp_path / "gone")
+    monkeypatch.setattr(data, "miniature_folder", lambda: tmp_path / "gone")
     with pytest.raises(data.DataSourceError, match=r"gone does not exist.*Install"):
         data.load_stsb(source="mini")
 
@@ -293,7 +340,7 @@ def test_a_half_cached_snapshot_does_not_count(cached):
     next(cached.glob("*stsb/**/test-*.parquet")).unlink()
     assert data._cached_snapshot(data.STSB) is None
     assert data._cached_snapshot(data.ALLNLI) is not None
-    assert data._auto_choice().source == "mini"
+    assert data.describe_source().startswith("the embedded miniature")
 
 
 def test_auto_falls_back_when_the_hub_answers_but_then_fails(capsys, monkeypatch):
@@ -398,15 +445,106 @@ def test_a_server_that_never_answers_is_given_up():
 def test_the_answer_of_the_hub_counts(monkeypatch, status, problem):
     asked = []
 
-    def head(url, **options):
-        asked.append(options["timeout"])
-        return SimpleNamespace(status_code=status)
+    def answer_with(code):
+        def answer(url, **options):
+            asked.append(options["timeout"])
+            return SimpleNamespace(status_code=code)
 
-    session = SimpleNamespace(head=head)
+        return answer
+
+    session = SimpleNamespace(head=answer_with(status), get=answer_with(200))
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: session)
     answer = PROBE(data.ALLNLI)
     assert answer is None if problem is None else problem in answer
-    assert asked == [data.PROBE_SECONDS] and data.PROBE_SECONDS <= 5  # a learner waits for it
+    assert set(asked) == {data.PROBE_SECONDS} and data.PROBE_SECONDS <= 5  # a learner waits for it
+
+
+def test_a_hub_that_lists_nothing_any_more_is_named(monkeypatch):
+    def get(url, **options):
+        assert url.endswith(f"/api/datasets/{data.ALLNLI.repo}/tree/{data.ALLNLI.revision}")
+        return SimpleNamespace(status_code=429)
+
+    head = lambda url, **options: SimpleNamespace(status_code=200)  # noqa: E731
+    session = SimpleNamespace(head=head, get=get)
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: session)
+    assert "HTTP 429 (too many requests)" in PROBE(data.ALLNLI)
+
+
+def test_a_download_that_stalls_is_given_up_with_the_reason(monkeypatch, capsys):
+    """The hub answers the probe, then accepts a question and never answers."""
+    monkeypatch.setattr(data, "probe_hub", lambda data_set: None)
+    monkeypatch.setattr(data, "STALL_SECONDS", 0.3)
+    end, ended = threading.Event(), threading.Event()
+
+    def hang(*args, local_files_only=False, **kwargs):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")
+        end.wait(600)
+        ended.set()
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hang)
+    assert len(data.load_stsb()) == 2
+    assert not ended.is_set()  # it hangs still, and nobody waits for it
+    end.set()
+    assert "nothing arrived for 0.3 s" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_slow_download_goes_on_and_says_so(folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(data, "probe_hub", lambda data_set: None)
+    monkeypatch.setattr(data, "STALL_SECONDS", 600)
+    monkeypatch.setattr(data, "NEWS_SECONDS", 0.2)
+    blob = tmp_path / "hub" / "datasets--sentence-transformers--stsb" / "blobs" / "x.incomplete"
+
+    def slow(repo, *, local_files_only=False, **options):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")
+        blob.parent.mkdir(parents=True)
+        for size in range(8):
+            blob.write_bytes(bytes(size * 10**6))
+            time.sleep(0.5)
+        return str(folder / "stsb")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", slow)
+    assert data.load_stsb(source="hub").to_dict() == PAIRS
+    said = capsys.readouterr().out.splitlines()
+    assert said and "stsb from huggingface.co" in said[0] and " MB after " in said[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is always a home folder")
+def test_a_container_without_a_home_folder_uses_the_miniature(tmp_path):
+    """No HOME, and a user that the system does not know."""
+    code = (
+        "import os, pathlib\n"
+        "def nowhere(path): return path\n"
+        "os.path.expanduser = nowhere\n"
+        "from mrl_course import data\n"
+        "print(data.load_stsb().num_rows > 100)\n"
+        "try: data.load_stsb(source='hub')\n"
+        "except data.DataSourceError as error: print(error)\n"
+        "try: data.load_stsb(source='~/x')\n"
+        "except data.DataSourceError as error: print(error)\n"
+    )
+    hidden = {"HOME", "HF_HOME", "XDG_CACHE_HOME", "MRL_COURSE_DATA", "HF_HUB_OFFLINE"}
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    env["PYTHONPATH"] = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    announced, loaded, hub, tilde = done.stdout.splitlines()
+    assert "miniature, because there is no home folder to keep a copy in" in announced
+    assert loaded == "True" and "set HOME or HF_HOME" in hub
+    assert "begins with ~ and this process has no home folder" in tilde
+    assert not list(tmp_path.iterdir())  # and no folder called ~
+
+
+def test_importing_the_package_leaves_the_warnings_of_others_alone():
+    code = (
+        "import warnings; before = list(warnings.filters); import mrl_course;"
+        "assert warnings.filters == before"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def test_a_name_server_that_hangs_is_given_up(monkeypatch):
@@ -447,5 +585,5 @@ def test_retrieval_asks_for_each_premise_once(folder):
     ]
     assert task.relevant == [0, 1]
     assert data.load_retrieval(corpus_size=2, source=folder).corpus == task.corpus[:2]
-    with pytest.raises(ValueError, match="corpus_size=1 is too small.* 2 distinct"):
+    with pytest.raises(WrongValue, match="corpus_size=1 is too small.* 2 distinct"):
         data.load_retrieval(corpus_size=1, source=folder)

@@ -79,8 +79,8 @@ def expected_rows(path, model, text, k, shortlist=0):
     )
     corpus = array(part["corpus"]["codes"], "i1", dim)
     if shortlist:
-        return demo.rerank(query, corpus, k, shortlist).tolist()
-    return demo.ranking(query, corpus, k).tolist()
+        return demo.rerank_rows(query, corpus, k, shortlist).tolist()
+    return demo.rank_rows(query, corpus, k).tolist()
 
 
 # ------------------------------------------------------------------------------- using the page
@@ -445,3 +445,16 @@ def test_a_thousand_varied_sentences_give_pythons_tokens_and_vectors(open_page, 
         assert ((lengths > 0) == [len(ids) > 0 for ids in want]).all()
         cosine = (mine * pythons).sum(axis=1)[lengths > 0] / lengths[lengths > 0]
         assert cosine.min() > 0.999
+
+
+def test_texts_names_and_queries_may_run_from_right_to_left(open_page, tmp_path):
+    texts = ["שלום עולם", "a small dog"]
+    twins = make_twins(8, [*SENTENCES, *texts])
+    page = open_page(demo.build_demo(twins, texts, tmp_path / "r.html", names=texts, queries=texts))
+    found = page.evaluate(
+        "() => [...document.querySelectorAll('.twin li .text, .twin li .name, .chip')]"
+        ".map(node => [node.textContent, getComputedStyle(node).direction])"
+    )
+    assert len(found) == 2 * 2 * 2 + 2
+    for text, direction in found:
+        assert direction == ("rtl" if text == texts[0] else "ltr")

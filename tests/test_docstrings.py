@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrl_course import data, docstrings
+from mrl_course.errors import WrongKind
 
 NUMPYDOC = """
     clip_all(x, low,
@@ -174,6 +175,24 @@ def test_neither_import_order_nor_hash_seed_change_the_rows_and_nothing_is_print
         assert done.returncode == 0 and done.stderr == "", done.stderr
         answers.add(done.stdout)
     assert len(answers) == 1 and len(answers.pop()) == 64
+
+
+@pytest.mark.parametrize("packages", [3, ["numpy", 3], [None], {"numpy": 1}])
+def test_names_of_packages_are_texts(packages):
+    with pytest.raises(WrongKind, match="packages"):
+        docstrings.load_docstrings(packages)
+
+
+def test_half_a_character_is_no_obstacle():
+    doc = "Return the half of it.\n\nThis is a long sentence with half a character \ud83d in it."
+    summary, description = docstrings.split_docstring(doc)
+    assert summary == "Return the half of it." and "character ? in it" in description
+
+
+def test_reading_docstrings_needs_no_library_until_it_is_asked_for():
+    code = "import sys; import mrl_course.docstrings; assert 'datasets' not in sys.modules"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def test_what_another_library_patched_in_changes_no_row(monkeypatch):

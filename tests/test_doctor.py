@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mrl_course import data, doctor, lessons
-from mrl_course.doctor import NOTE, OK, PROBLEM
+from mrl_course import data
+from mrl_course.commands import doctor, lessons
+from mrl_course.commands.doctor import NOTE, OK, PROBLEM
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,22 @@ def test_a_check_that_breaks_is_a_problem_and_the_others_go_on(monkeypatch, caps
     out = capsys.readouterr().out
     assert "problem  the check of moon stopped with KeyError: 'cheese'" in out
     assert "ok       Python 3." in out
+
+
+def test_without_a_home_folder_the_cure_is_to_set_one(monkeypatch, capsys):
+    def check_home_needing_thing():
+        yield doctor.Finding(OK, "never shown")
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(doctor, "home_folder", lambda: None)
+    assert "set HOME" in only(doctor.check_home).fix
+    assert findings(doctor.check_kernel) == []  # it would make a folder called ~
+    monkeypatch.setattr(doctor, "CHECKS", [check_home_needing_thing])
+    assert doctor.run(argparse.Namespace()) == 1
+    out = capsys.readouterr().out
+    assert "set HOME" in out and "install" not in out
+    monkeypatch.setattr(doctor, "home_folder", lambda: Path("here"))
+    assert only(doctor.check_home).level == OK
 
 
 # --------------------------------------------------------------------- Python and packages

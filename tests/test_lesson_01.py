@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from lesson_source import functions_of
 
 from mrl_course import check
+from mrl_course.check.lesson_01 import largest_size, recommend
 from mrl_course.costs import vector_bytes
-from mrl_course.exercises.lesson_01 import largest_size, recommend
 from mrl_course.search import exact_search, truncate
 
 LESSON = functions_of("01_embeddings_and_their_cost")

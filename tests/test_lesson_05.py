@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from lesson_source import functions_of
 from sentence_transformers.util import quantize_embeddings
 
+from mrl_course.check.lesson_05 import cosines_of_sizes, int8_codes, unpack_signs
 from mrl_course.evaluation import retrieval_curve
-from mrl_course.exercises.lesson_05 import cosines_of_sizes, int8_codes, unpack_signs
 from mrl_course.search import truncate
 
 LESSON = functions_of("05_truncation_in_practice")
@@ -38,7 +38,7 @@ def test_recall_without_ties_is_the_packages(n, dim, queries, seed):
     relevant = rng.integers(0, n, size=queries)
     scores = truncate(q, dim) @ truncate(c, dim).T
     if dim > 1:  # with one number all cosines are 1 or -1
-        want = retrieval_curve(q, c, relevant, [dim], k=10)[dim]
+        want = retrieval_curve(q, c, relevant, [dim], top_k=10)[dim]
         assert LESSON["recall_at_10"](scores, relevant) == pytest.approx(want)
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from lesson_source import functions_of
 
 from mrl_course import check
+from mrl_course.check import lesson_06 as exercises
 from mrl_course.costs import search_cost
-from mrl_course.exercises import lesson_06 as exercises
 from mrl_course.search import (
     exact_search,
     funnel_search,
@@ -83,10 +83,10 @@ def test_a_graph_that_walks_further_sees_more_rows_and_finds_more():
 
 def test_the_recall_of_exercise_2_is_the_one_that_tune_shortlist_reports():
     queries, corpus = vectors(2, rows=400)
-    queries = np.concatenate([queries, corpus[:7] + 0.3 * corpus[7:14]])
-    tuning = tune_shortlist(queries, corpus, 1, 5, dims=[4], sizes=[10, 30], sample=10)
+    queries = np.concatenate([queries, corpus[:37] + 0.3 * corpus[37:74]])
+    tuning = tune_shortlist(queries, corpus, 1, 5, dims=[4], sizes=[10, 30], sample=40)
     for row in tuning.table[tuning.table.dim == 4].itertuples():
-        want = exercises.recall_of_two_stages(queries, corpus, 4, row.size, 5)
+        want = exercises.recall_of_two_stages(queries, corpus, 4, row.shortlist_size, 5)
         assert (row.recall + row.checked_recall) / 2 == pytest.approx(want)
         assert want < 1
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lesson_source import functions_of
 
-from mrl_course import groups
+from mrl_course import neighbours
 
 LESSON = functions_of("08_pictures_clusters_recommendations")
 quick = settings(deadline=None, max_examples=40)
@@ -24,15 +24,15 @@ def test_neighbours_overlap_and_agreement(seed, top_k, k):
     emb, labels = vectors(seed), np.random.default_rng(seed).integers(0, 3, 40)
     near, whole = LESSON["neighbours"](emb[:, :k], top_k), LESSON["neighbours"](emb, top_k)
     np.testing.assert_array_equal(
-        np.sort(near, axis=1), np.sort(groups.nearest_rows(emb[:, :k], top_k), axis=1)
+        np.sort(near, axis=1), np.sort(neighbours.nearest_rows(emb[:, :k], top_k), axis=1)
     )
     assert LESSON["overlap"](near, whole) == pytest.approx(
-        groups.neighbour_overlap(emb[:, :k], emb, top_k)
+        neighbours.neighbour_overlap(emb[:, :k], emb, top_k)
     )
     assert LESSON["same_label"](near, labels) == pytest.approx(
-        groups.neighbour_agreement(emb[:, :k], labels, top_k)
+        neighbours.neighbour_agreement(emb[:, :k], labels, top_k)
     )
-    assert LESSON["by_chance"](labels) == pytest.approx(groups.label_chance(labels))
+    assert LESSON["by_chance"](labels) == pytest.approx(neighbours.label_chance(labels))
 
 
 @quick
@@ -41,7 +41,7 @@ def test_laying_over_and_how_far_dots_moved(seed):
     rng = np.random.default_rng(seed)
     points, reference = rng.normal(size=(2, 15, 2)) + 4
     laid = LESSON["lay_over"](points, reference)
-    np.testing.assert_allclose(laid, groups.align_picture(points, reference), atol=1e-9)
+    np.testing.assert_allclose(laid, neighbours.align_picture(points, reference), atol=1e-9)
     assert 0 <= LESSON["moved"](laid, reference) <= 1  # shrinking to the mean would give 1
     assert LESSON["moved"](reference, reference) == 0
 
@@ -60,7 +60,7 @@ def test_purity_and_nmi(seed, clusters):
     rng = np.random.default_rng(seed)
     found, labels = rng.integers(0, clusters, 30), np.r_[0, 1, rng.integers(0, 3, 28)]
     by_hand = LESSON["purity_and_nmi"](found, labels)
-    np.testing.assert_allclose(by_hand, groups.score_clusters(found, labels), atol=1e-9)
+    np.testing.assert_allclose(by_hand, neighbours.score_clusters(found, labels), atol=1e-9)
 
 
 def test_k_means_finds_tight_groups_and_ignores_lengths():
@@ -68,7 +68,7 @@ def test_k_means_finds_tight_groups_and_ignores_lengths():
     labels = np.repeat([0, 1, 2], 20)
     emb = np.eye(6)[labels] + 0.05 * rng.normal(size=(60, 6))
     emb *= rng.uniform(0.1, 9, size=(60, 1))
-    tries = [groups.score_clusters(LESSON["k_means"](emb, 3, seed), labels) for seed in range(8)]
+    tries = [neighbours.score_clusters(LESSON["k_means"](emb, 3, seed), labels) for seed in range(8)]
     assert max(tries) == (1, 1)  # a single start may get stuck, eight do not
     assert LESSON["k_means"](emb, 1, seed=0).tolist() == [0] * 60
 
@@ -81,7 +81,7 @@ def test_suggestions(seed, k, likes):
     unit = emb[:, :k] / np.linalg.norm(emb[:, :k], axis=1, keepdims=True)
     taste = unit[liked].mean(axis=0)
     assume(np.linalg.norm(taste) > 1e-3)  # with one number, two likes may cancel out
-    by_hand, package = LESSON["suggest"](emb, liked, k, 7), groups.recommend(emb, liked, k, 7)
+    by_hand, package = LESSON["suggest"](emb, liked, k, 7), neighbours.recommend(emb, liked, k, 7)
     scores = unit @ taste / np.linalg.norm(taste)
     assert not set(by_hand) & set(liked)
     np.testing.assert_allclose(scores[by_hand], package.scores, atol=1e-5)  # k = 1 has many ties

@@ -8,7 +8,7 @@ from lesson_source import functions_of
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer import losses
 
-from mrl_course.exercises.lesson_09 import evaluator_over_dims, shallow
+from mrl_course.check.lesson_09 import evaluator_over_dims, shallow
 from mrl_course.models import build_static_model, build_tiny_transformer, train_tokenizer
 from mrl_course.results import load_results
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lesson_source import functions_of
 
+from mrl_course.check import lesson_11 as exercises
 from mrl_course.classification import NestedClassifier, cascade_stops, nested_cross_entropy
-from mrl_course.exercises import lesson_11 as exercises
 
 LESSON = functions_of("11_images_and_the_papers_own_loss")
 quick = settings(deadline=None, max_examples=40)

@@ -9,7 +9,8 @@ from lesson_source import functions_of
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from mrl_course import check
-from mrl_course.exercises import lesson_12 as exercises
+from mrl_course.check import lesson_12 as exercises
+from mrl_course.check.shared import near_queries
 from mrl_course.losses import info_nce
 from mrl_course.models import build_static_model
 from mrl_course.results import load_results
@@ -87,7 +88,7 @@ def test_share_found_counts_ids_wherever_they_stand():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_statement_of_exercise_2_is_shortlist_rerank(seed):
-    queries, corpus = exercises._vectors(3, 200, 16, seed)
+    queries, corpus = near_queries(3, 200, 16, seed)
     for query in queries:
         ids, looks = exercises.run_sql(exercises.TWO_STAGES, query, corpus, 4, 30, 5)
         assert ids == shortlist_rerank(query, corpus, 4, 30, 5).indices.tolist()

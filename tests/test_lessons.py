@@ -1,6 +1,5 @@
 """`mrl-course run`: finding, executing, cleaning and storing lessons."""
 
-import argparse
 import json
 import os
 import re
@@ -16,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mrl_course import lessons
-from mrl_course.lessons import LessonError, clean_notebook, notebook_text, read_notebook
+from mrl_course import cli, files
+from mrl_course.commands import lessons
+from mrl_course.commands.lessons import LessonError, clean_notebook, notebook_text, read_notebook
 
 PROBE = """
 import os, sys
@@ -48,17 +48,15 @@ def checkout(tmp_path, monkeypatch):
     save(tmp_path / "notebooks" / "00_good.ipynb", PROBE, NOISY, "", "1 + 1")
     save(tmp_path / "notebooks" / "01_fails.ipynb", "x = 1", "raise KeyError('no ☃')", "x")
     save(tmp_path / "notebooks" / "02_noise.ipynb", "import sys; print('oh', file=sys.stderr)")
-    monkeypatch.setattr(lessons, "PACKAGE", tmp_path / "mrl_course")
+    for module in (files, lessons):
+        monkeypatch.setattr(module, "PACKAGE", tmp_path / "mrl_course")
     monkeypatch.delenv("MRL_COURSE_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    lessons.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["run", *arguments])
-    return args.func(args)
+    return cli.main(["run", *arguments])
 
 
 def outputs(path: Path, cell: int) -> list:
@@ -148,10 +146,11 @@ def test_ctrl_c_stops_the_kernel_and_writes_nothing(checkout):
     hang = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(3600)"
     save(checkout / "notebooks" / "00_good.ipynb", hang)
     code = (
-        "import argparse, signal; from pathlib import Path; from mrl_course import lessons\n"
+        "import argparse, signal; from pathlib import Path\n"
+        "from mrl_course import files; from mrl_course.commands import lessons\n"
         # a job started in the background inherits that Ctrl-C is ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"lessons.PACKAGE = Path({str(checkout / 'mrl_course')!r})\n"
+        f"files.PACKAGE = lessons.PACKAGE = Path({str(checkout / 'mrl_course')!r})\n"
         "parser = argparse.ArgumentParser(); lessons.add_parser(parser.add_subparsers())\n"
         "args = parser.parse_args(['run', '--inplace']); raise SystemExit(args.func(args))"
     )
@@ -191,7 +190,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(lessons.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
         lessons.write_notebook(new_notebook(), path)
     assert path.read_bytes() == before
@@ -218,6 +217,38 @@ def test_an_unknown_lesson_lists_those_there_are(checkout, capsys, wanted):
     assert f"no lesson {wanted!r}" in capsys.readouterr().err
     with pytest.raises(LessonError, match=r"00_good\n  01_fails\n  02_noise"):
         lessons.find_lessons([wanted])
+
+
+def test_results_that_cannot_be_written_are_told_before_any_lesson_runs(checkout, capsys):
+    (checkout / "build" / "lessons" / "01_fails.ipynb").mkdir(parents=True)
+    assert run() == 2
+    captured = capsys.readouterr()
+    assert "01_fails.ipynb: it is a folder" in captured.err and captured.out == ""
+
+
+def test_one_result_that_cannot_be_written_costs_no_other(checkout, capsys, monkeypatch):
+    write = lessons.write_notebook
+
+    def locked(notebook, path):
+        if path.name == "00_good.ipynb":
+            raise OSError(f"cannot write {path}: it is open; close it where it is open")
+        write(notebook, path)
+
+    monkeypatch.setattr(lessons, "write_notebook", locked)
+    save(checkout / "notebooks" / "01_fails.ipynb", "1")
+    assert run("0", "1") == 1
+    out = capsys.readouterr().out
+    assert "close it where it is open" in out and "01_fails ... ok" in out
+    assert listing(checkout / "build") == ["01_fails.ipynb"]
+
+
+def test_without_a_home_folder_the_cure_is_named(checkout, capsys, monkeypatch):
+    monkeypatch.setattr(lessons, "home_folder", lambda: None)
+    assert run() == 2
+    assert "set HOME" in capsys.readouterr().err
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert files.home_folder() is None
+    assert not (checkout / "build").exists()
 
 
 def test_two_notebooks_of_one_name_are_refused(checkout):

@@ -323,3 +323,79 @@ def test_the_full_vector_has_nothing_to_learn_from_itself():
 def test_targets_that_are_no_probabilities_are_refused(targets, match):
     with pytest.raises(ValueError, match=match):
         nested_distillation(torch.ones(2, 4), torch.ones(3, 4), targets, [4])
+
+
+# ------------------------------------------------------------- lengths, zeros, half precision
+
+LOSSES = {
+    "info_nce": lambda a, c: info_nce(a, c),
+    "matryoshka": lambda a, c: matryoshka_info_nce(a, c, [2, 5, 8]),
+    "nested": lambda a, c: nested_info_nce(a, c, [2, 5, 8]),
+    "distillation": lambda a, c: nested_distillation(
+        a, c, similarity_softmax(a.detach(), c.detach()), [2, 5, 8]
+    ),
+}
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+def pair(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(4, 8, generator=generator), torch.randn(6, 8, generator=generator)
+
+
+@each_loss
+@pytest.mark.parametrize("factor", [1e-30, 1e-22, 1e-15, 1e15, 1e30])
+def test_a_loss_does_not_depend_on_lengths(loss, factor):
+    anchors, candidates = pair()
+    want = loss(anchors, candidates)
+    torch.testing.assert_close(loss(factor * anchors, candidates), want, rtol=1e-4, atol=1e-5)
+    mixed = candidates * torch.tensor([1, factor, 1, factor, 1, 1])[:, None]
+    torch.testing.assert_close(loss(anchors, mixed), want, rtol=1e-4, atol=1e-5)
+
+
+@each_loss
+def test_a_zero_row_has_gradient_zero_and_is_counted(loss):
+    anchors, candidates = pair()
+    anchors[1], candidates[3] = 0, 0
+    anchors.requires_grad_(), candidates.requires_grad_()
+    with pytest.warns(UserWarning, match="1 of 4 rows of anchors hold only zeros, first row 1"):
+        loss(anchors, candidates).backward()
+    for emb, row in ((anchors, 1), (candidates, 3)):
+        assert torch.isfinite(emb.grad).all() and not emb.grad[row].any()
+        assert (emb.grad.abs().sum(1) > 0).sum() == len(emb) - 1
+
+
+@each_loss
+def test_a_zero_prefix_has_no_direction_at_that_size_only(loss):
+    anchors, candidates = pair()
+    anchors[1, :2] = 0
+    anchors.requires_grad_()
+    value = loss(anchors, candidates)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(anchors.grad).all()
+    assert anchors.grad[1].any() or loss is LOSSES["info_nce"]
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(loss, dtype):
+    anchors, candidates = (x.to(dtype) for x in pair())
+    want = loss(anchors.float(), candidates.float())
+    got = loss(anchors, candidates)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want)
+    big = torch.full_like(anchors, torch.finfo(dtype).max) * anchors.sign()
+    assert torch.isfinite(loss(big, candidates))
+
+
+def test_both_versions_agree_on_rows_without_a_direction():
+    anchors, candidates = pair()
+    anchors[1], candidates[3], anchors[2, :2] = 0, 0, 0
+    emb = [anchors, candidates]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = [
+            value_and_gradients(lambda e, v=version: v(*e, [2, 5, 8]), emb) for version in VERSIONS
+        ]
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])

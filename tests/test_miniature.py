@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from mrl_course import grammar, lexicon, miniature
+from mrl_course.miniature import build as miniature
+from mrl_course.miniature import lexicon, meaning, overlap
+from mrl_course.miniature import sentences as wording
 
 FOLDER = miniature.miniature_folder()
 TRIPLETS = {s: f"all-nli/triplet/{s}-00000-of-00001.parquet" for s in ("train", "dev", "test")}
@@ -34,7 +36,7 @@ def shipped() -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def made() -> grammar.Grammar:
+def made() -> meaning.Grammar:
     return miniature.load_grammar()
 
 
@@ -250,7 +252,7 @@ def test_a_weaker_meaning_never_adds_a_detail(made, seed):
     assert weaker.event.negated == (weaker.event.level == "against")
 
 
-def holds(wide: grammar.NP, narrow: grammar.NP) -> bool:
+def holds(wide: meaning.NP, narrow: meaning.NP) -> bool:
     """True if whatever is `narrow` is `wide` too."""
     same = narrow.thing.is_a(wide.thing) and set(wide.adjectives) <= set(narrow.adjectives)
     if wide.count is None or narrow.count is None:
@@ -264,7 +266,7 @@ def test_a_contradiction_changes_the_meaning(made, seed):
     rng = Random(seed)
     frame = made.frame(rng)
     assert made.contradict(rng, frame, 0.0) != frame
-    assert grammar.meaning_overlap(frame, made.contradict(rng, frame, 0.0)) < 1
+    assert overlap.meaning_overlap(frame, made.contradict(rng, frame, 0.0)) < 1
 
 
 @given(seed=SEEDS)
@@ -284,21 +286,21 @@ def test_a_new_count_excludes_the_old_one(made, seed):
 def test_the_grade_is_symmetric_and_between_0_and_1(made, seed):
     rng = Random(seed)
     one, other = made.frame(rng), made.frame(rng)
-    grade = grammar.meaning_overlap(one, other)
+    grade = overlap.meaning_overlap(one, other)
     assert 0 <= grade <= 1
-    assert grade == grammar.meaning_overlap(other, one)
-    assert grammar.meaning_overlap(one, one) == 1
+    assert grade == overlap.meaning_overlap(other, one)
+    assert overlap.meaning_overlap(one, one) == 1
 
 
 def test_the_grade_looks_at_meaning_not_at_words(made):
     rng = Random(1)
     frame = made.frame(rng, made.lexicon.scenes["kitchen"])
-    first = grammar.Voice(rng)
-    said = grammar.say(frame, first)
-    again = grammar.say(frame, grammar.Voice(rng, "other", frozenset(first.said)))
+    first = wording.Voice(rng)
+    said = wording.say(frame, first)
+    again = wording.say(frame, wording.Voice(rng, "other", frozenset(first.said)))
     assert said != again
     denied = made._edit_negate(rng, frame)
-    assert grammar.meaning_overlap(frame, denied) <= 0.5
+    assert overlap.meaning_overlap(frame, denied) <= 0.5
 
 
 @pytest.mark.parametrize(
@@ -306,7 +308,7 @@ def test_the_grade_looks_at_meaning_not_at_words(made):
     [("apple", "an"), ("uniform", "a"), ("umbrella", "an"), ("old uniform", "an"), ("hour", "an")],
 )
 def test_articles(words, expected):
-    assert grammar.article(words) == expected
+    assert wording.article(words) == expected
 
 
 @pytest.mark.parametrize(
@@ -384,7 +386,7 @@ def test_a_new_word_is_used_after_a_rebuild(words):
     with (words / "nouns.csv").open("a", encoding="utf-8") as stream:
         stream.write("zucchini,zucchini,vegetable,,vegetable,,\n")
     edit(words, "actions.csv", "bread;tomato;", "zucchini;")
-    rng, made = Random(0), grammar.Grammar(lexicon.Lexicon(words))
+    rng, made = Random(0), meaning.Grammar(lexicon.Lexicon(words))
     kitchen = made.lexicon.scenes["kitchen"]
-    lines = [grammar.say(made.frame(rng, kitchen), grammar.Voice(rng)) for _ in range(2_000)]
+    lines = [wording.say(made.frame(rng, kitchen), wording.Voice(rng)) for _ in range(2_000)]
     assert any("zucchini" in line for line in lines)

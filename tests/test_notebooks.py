@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_rules import REPOSITORY, RULES, compared_numbers
 
-from mrl_course.lessons import (
+from mrl_course.commands.lessons import (
     WIDGET_VIEW,
     clean_notebook,
     execute_lesson,
@@ -253,7 +253,7 @@ VIOLATIONS = {
     "no_star_imports": [append(3, "\nfrom os import *")],
     "imports_resolve": [
         append(3, "\nimport no_such_package"),
-        append(3, "\nfrom mrl_course.lessons import no_such_name"),
+        append(3, "\nfrom mrl_course.commands.lessons import no_such_name"),
         append(3, "\ndef f():\n    from mrl_course import no_such_module"),
         append(3, "\nimport os.no_such_module"),
         append(3, "\ntry:\n    import no_such_package\nexcept ValueError:\n    pass"),

@@ -1,7 +1,8 @@
 """A plan is arithmetic: checked by hand once, and by its laws everywhere."""
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_course.costs import search_cost
@@ -53,14 +54,15 @@ def test_the_small_formulae_by_hand():
     assert copies_needed(1, 0.001) == 1
 
 
+@settings(deadline=None)
 @given(numbers, st.integers(2, 4096), st.data())
 def test_memory_and_disk_are_those_of_search_cost(n, full_dim, data):
     way = Way("x", data.draw(st.integers(1, full_dim)), data.draw(st.sampled_from([1, 8, 32])),
               data.draw(st.integers(0, 5000)))  # fmt: skip
     got = plan(n, full_dim, PIECES, [way]).iloc[0]
-    cost = search_cost(n, full_dim, way.dim, way.shortlist, bits=way.bits)
+    cost = search_cost(n, full_dim, way.dim, way.shortlist_size, bits=way.bits)
     assert got.memory + got.disk == cost.bytes_stored
-    assert got.disk == (4 * n * full_dim if way.shortlist else 0)
+    assert got.disk == (4 * n * full_dim if way.shortlist_size else 0)
     assert got.seconds == got.scan + got.rerank
     assert got.memory <= got.machines * PIECES.ram
     assert got.machines == 1 or got.memory > (got.machines - 1) * PIECES.ram
@@ -71,6 +73,7 @@ def test_a_shortlist_longer_than_the_store_reads_each_row_once():
     assert rerank["long"] == 2 * rerank["short"] == 10 / PIECES.read_rate
 
 
+@settings(deadline=None)
 @given(numbers, numbers, st.integers(2, 2048), st.data())
 def test_more_rows_never_cost_less_and_costs_add_up(a, b, full_dim, data):
     prefix = data.draw(st.integers(1, full_dim))
@@ -87,6 +90,15 @@ def test_more_rows_never_cost_less_and_costs_add_up(a, b, full_dim, data):
     assert (large.scan <= large.memory / [PIECES.scan_rate[w.bits] for w in ways] + 1e-9).all()
 
 
+def test_numbers_of_numpy_are_numbers_and_do_not_overflow():
+    """One hundred million rows of 3,072 bytes do not fit an int32."""
+    ways = [Way("x", np.int32(768))]
+    got = plan(np.int32(100_000_000), np.int32(768), PIECES, ways)
+    assert got.memory["x"] == 307_200_000_000
+    assert machines_needed(np.float32(100), np.int64(30)) == 4
+
+
+@settings(deadline=None)
 @given(positive, positive, st.integers(1, 1000))
 def test_more_machines_and_faster_ones_never_take_longer(memory, rate, machines):
     alone = scan_seconds(memory, rate)
@@ -101,6 +113,16 @@ def test_more_machines_and_faster_ones_never_take_longer(memory, rate, machines)
     [
         (lambda: plan(0, 768, PIECES, [Way("a", 64)]), ValueError, "n must be at least 1"),
         (lambda: plan(10, 768, PIECES, []), ValueError, "ways is empty"),
+        (
+            lambda: plan(10.5, 768, PIECES, [Way("a", 64)]),
+            TypeError,
+            "n must be an integer, got 10",
+        ),
+        (lambda: plan(10, 768, PIECES, Way("a", 64)), TypeError, "ways must be a list of Way"),
+        (lambda: plan(10, 768, PIECES, ["a"]), TypeError, "got 'a' at place 0"),
+        (lambda: plan(10, 768, PIECES, [Way("a", 64)], {"b": 1}), ValueError, r"names \['b'\]"),
+        (lambda: machines_needed(np.array([1.0, 2.0]), 5), TypeError, "memory must be a number"),
+        (lambda: machines_needed(True, 5), TypeError, "memory must be a number, got True"),
         (lambda: plan(10, 8, PIECES, [Way("a", 9)]), ValueError, "dim must be between 1 and 8"),
         (lambda: plan(10, 8, PIECES, [Way("a", 8), Way("a", 4)]), ValueError, "name of its own"),
         (lambda: plan(10, 8, PIECES, [Way("a", 8, 16)]), ValueError, "no scan_rate for 16 bits"),
@@ -110,7 +132,7 @@ def test_more_machines_and_faster_ones_never_take_longer(memory, rate, machines)
         (lambda: machines_needed(5, float("nan")), ValueError, "ram must be above 0 and finite"),
         (lambda: scan_seconds(5, "fast"), TypeError, "rate must be a number, got 'fast'"),
         (lambda: encode_hours(5, 5, 0), ValueError, "processes must be at least 1"),
-        (lambda: default_ways(8, 9, 5), ValueError, "prefix must be between 1 and 8"),
+        (lambda: default_ways(8, 9, 5), ValueError, "dim must be between 1 and 8"),
     ],
 )
 def test_bad_input_is_named(call, error, match):

@@ -246,3 +246,44 @@ def test_plot_grid_writes_dark_on_light_and_light_on_dark():
 def test_bad_input_is_named(results, call, words):
     with pytest.raises(ValueError, match=words):
         call(results)
+
+
+# ------------------------------------------------------------------------- what strangers bring
+
+
+def test_a_curve_without_any_score_is_drawn_empty():
+    curve = Curve({8: float("nan"), 16: float("nan")}, "sts_spearman", 16, float("nan"))
+    ax = curve.plot()
+    ax.figure.canvas.draw()
+    assert np.isnan(ax.lines[0].get_ydata()).all()
+
+
+@pytest.mark.parametrize("name", ["$5 model vs $10 model", "$$", "a_b $x", "50 % $"])
+def test_a_name_is_text_and_no_formula(name):
+    curve = Curve({8: 0.5, 16: 1.0}, "sts_spearman", 16, 1.0)
+    axes = [
+        plots.plot_curves({name: curve}),
+        plots.plot_picture(np.arange(12.0).reshape(6, 2), [name] * 6),
+        plots.plot_recall_vs_cost(
+            pd.DataFrame({"method": [name], "recall": [1.0], "milliseconds": [2.0]})
+        ),
+    ]
+    for ax in axes:
+        ax.legend()
+        ax.figure.canvas.draw()  # a formula that cannot be read fails here
+
+
+def test_names_are_placed_without_comparing_all_points(monkeypatch):
+    """30,000 points of one group took 42 GB: each was compared with each other."""
+    largest = 0
+    norm = np.linalg.norm
+
+    def watched(array, *args, **kwargs):
+        nonlocal largest
+        largest = max(largest, array.size)
+        return norm(array, *args, **kwargs)
+
+    monkeypatch.setattr(np.linalg, "norm", watched)
+    points = np.random.default_rng(0).random((30_000, 2))
+    plots.plot_picture(points, ["all"] * 30_000)
+    assert 0 < largest <= 2_000_000

@@ -7,6 +7,8 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import save_file
 
 from mrl_course import pretrained
 from mrl_course.models import build_static_model, load_pretrained
@@ -150,7 +152,50 @@ def test_a_broken_file_is_replaced_and_a_full_disk_does_no_harm(model, tmp_path,
 
 
 def test_texts_must_be_strings(model, tmp_path):
-    with pytest.raises(TypeError, match="got one string"):
+    with pytest.raises(TypeError, match="must be a list of strings"):
         pretrained.encode_once(model, "a red barn", tmp_path)
-    with pytest.raises(TypeError, match="text 1 is None"):
+    with pytest.raises(TypeError, match=r"texts\[1\] is None"):
         pretrained.encode_once(model, ["a", None], tmp_path)
+
+
+def static(text, **options):
+    return build_static_model([text], dim=4, vocab_size=100, seed=0, **options)
+
+
+def test_what_changes_a_vector_changes_the_name_of_its_file(tmp_path):
+    """Two tokenizers over equally many tokens have equal tables: only their words differ."""
+    one, two = static("abc abd abe"), static("xyz xyw xyv")
+    assert torch.equal(one[0].embedding.weight, two[0].embedding.weight)
+    pretrained.encode_once(one, ["abc xyz"], tmp_path)
+    np.testing.assert_array_equal(
+        pretrained.encode_once(two, ["abc xyz"], tmp_path), two.encode(["abc xyz"])
+    )
+
+    before = pretrained.encode_once(one, ["abe"], tmp_path)
+    one.prompts, one.default_prompt_name = {"query": "abc abd "}, "query"
+    after = pretrained.encode_once(one, ["abe"], tmp_path)
+    np.testing.assert_array_equal(after, one.encode(["abe"]))
+    assert not np.array_equal(before, after)
+    one.prompts = {"query": "abd "}
+    np.testing.assert_array_equal(
+        pretrained.encode_once(one, ["abe"], tmp_path), one.encode(["abe"])
+    )
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 4)), np.full((1, 4), np.nan), np.zeros(4)])
+def test_a_file_that_cannot_be_right_is_not_read(tmp_path, wrong):
+    model = static("abc abd abe")
+    right = pretrained.encode_once(model, ["abc"], tmp_path)
+    (file,) = tmp_path.iterdir()
+    save_file({"vectors": wrong.astype(np.float32)}, file)
+    np.testing.assert_array_equal(pretrained.encode_once(model, ["abc"], tmp_path), right)
+
+
+def test_a_given_folder_needs_no_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.delenv("MRL_COURSE_CACHE", raising=False)
+    assert pretrained.encode_once(static("abc abd"), ["abc"], tmp_path).shape == (1, 4)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+    pretrained.encode_once(static("abc abd"), ["abc"])
+    assert list((tmp_path / "temporary" / "mrl_course").iterdir())

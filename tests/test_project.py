@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mrl_course import lessons
+from mrl_course.commands import lessons
 
 REPO = Path(__file__).parent.parent
 PYPROJECT = (REPO / "pyproject.toml").read_text(encoding="utf-8")
@@ -155,7 +155,7 @@ def test_wheel_carries_data_and_lessons_and_works_from_there(tmp_path):
     names = {str(p.relative_to(tmp_path / "site")) for p in (tmp_path / "site").rglob("*")}
     assert "mrl_course/_notebooks/00_start_here.ipynb" in names
     assert "mrl_course/_data/miniature/manifest.json" in names
-    pages = {f"mrl_course/demo_page/{name}" for name in ("page.html", "style.css", "script.js")}
+    pages = {f"mrl_course/demo/assets/{name}" for name in ("page.html", "style.css", "script.js")}
     assert pages <= names
     lessons_in_wheel = {name for name in names if name.startswith("mrl_course/_notebooks/")}
     assert all(name.endswith(".ipynb") for name in lessons_in_wheel), lessons_in_wheel

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mrl_course import results, twins
-from mrl_course.results import load_results, results_folder
+from mrl_course import results
+from mrl_course.commands import twins
+from mrl_course.errors import WrongValue
+from mrl_course.files import results_folder
+from mrl_course.results import load_results
 
 ROW = ["regular", 0, "sts_spearman", 8, 0.5, 0.7]
 
@@ -14,7 +17,7 @@ ROW = ["regular", 0, "sts_spearman", 8, 0.5, 0.7]
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     """A function that writes a run named ``run`` with some keys changed."""
-    monkeypatch.setattr(results, "miniature_folder", lambda: tmp_path / "miniature")
+    monkeypatch.setattr(results, "results_folder", lambda: tmp_path / "results")
     (tmp_path / "results").mkdir()
 
     def write(text=None, **changes):
@@ -56,6 +59,9 @@ def test_an_unknown_name_lists_what_there_is(record):
         ({"rows": [ROW, ["regular", 0, "sts_spearman", "8", 0.5, 0.7]]}, "row 1"),
         ({"rows": [ROW, [3, *ROW[1:]]]}, "row 1"),
         ({"rows": [[None, *ROW[1:]]]}, "row 0"),
+        ({"rows": [ROW, [None, *ROW[1:]]]}, "row 1"),
+        ({"rows": [[None, *ROW[1:]], ROW]}, "row 1"),
+        ({"rows": [[*ROW[:5], None]]}, "'retention' holds nothing"),
         ({"rows": [[True, *ROW[1:]]]}, "row 0"),
         ({"rows": ["abcdef"]}, "row 0"),
     ],
@@ -64,6 +70,23 @@ def test_a_broken_run_is_refused(record, changes, says):
     record(**changes)
     with pytest.raises(ValueError, match=f"run.json.*{says}"):
         load_results("run")
+
+
+def test_a_missing_number_is_none_in_the_file_and_nan_in_the_frame(record):
+    record(rows=[[*ROW[:5], None], ROW])
+    assert load_results("run")["retention"].isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), object()])
+def test_what_json_does_not_have_is_not_written(bad):
+    with pytest.raises(WrongValue, match="row 1 of the record"):
+        results.record_text({"rows": [[1], [bad]]})
+    with pytest.raises(WrongValue, match="before the rows"):
+        results.record_text({"rows": [[1]], "seconds": bad})
+    assert json.loads(results.record_text({"a": 1, "rows": [[1, None], ["x"]]})) == {
+        "a": 1,
+        "rows": [[1, None], ["x"]],
+    }
 
 
 def test_it_reads_what_the_command_writes(record, tmp_path):

@@ -1,11 +1,17 @@
 """Rotate and distil: better prefixes on vectors it has not seen, nothing lost at full size."""
 
+import warnings
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from mrl_course import retrofit
 from mrl_course.evaluation import pca_rotation
 from mrl_course.models import build_static_model
 from mrl_course.retrofit import Head, cayley, fit_head
@@ -111,10 +117,11 @@ def test_transform_is_the_map_in_blocks_with_rows_of_length_one(head, vectors, m
     length = np.linalg.norm(expected, axis=1, keepdims=True)
     expected = expected / np.where(length > 0, length, 1)
     monkeypatch.setattr("mrl_course.retrofit._BLOCK", 100)
-    np.testing.assert_allclose(head.transform(vectors, 8), expected, atol=1e-5)
-    np.testing.assert_allclose(
-        head.transform(3 * vectors.astype(np.float64), 8), expected, atol=1e-5
-    )
+    with pytest.warns(UserWarning, match="1 of 1600 rows of emb hold only zeros, first row 3"):
+        np.testing.assert_allclose(head.transform(vectors, 8), expected, atol=1e-5)
+    vectors[3] = 1
+    tripled = head.transform(3 * vectors.astype(np.float64), 8)
+    np.testing.assert_allclose(tripled, head.transform(vectors, 8), atol=1e-5)
     assert head.transform(vectors).shape == vectors.shape
 
 
@@ -249,7 +256,20 @@ NAN[7, 2] = np.nan
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: fit_head(E[:30], [2, 6]), ValueError, "30 rows are too few"),
+        (lambda: fit_head(E[:30], [2, 6]), ValueError, "30 different directions among 30 rows"),
+        (lambda: fit_head(E, [2, 6], held_out=0.9), ValueError, "held_out must leave 20 to 30"),
+        (lambda: fit_head(E, [2, 6], held_out=0.1), ValueError, "which is 6"),
+        (lambda: fit_head(np.ones((60, 6)), [2, 6]), ValueError, "1 different directions"),
+        (lambda: fit_head(np.zeros((60, 6)), [2, 6]), ValueError, "0 different directions"),
+        (
+            lambda: fit_head(np.ones((60, 6)) * np.linspace(1, 2, 60)[:, None], [2, 6]),
+            ValueError,
+            "directions",
+        ),
+        (lambda: fit_head(E > 0, [2, 6]), TypeError, "dtype bool"),
+        (lambda: fit_head((E * 9 + 99).astype(np.uint8), [2, 6]), TypeError, "packed sign bits"),
+        (lambda: fit_head(E, [2, 6], steps=2.0), TypeError, "steps must be an integer"),
+        (lambda: fit_head(E, [2, 6], seed=-1), ValueError, "seed must be between"),
         (lambda: fit_head(NAN, [2, 6]), ValueError, "first in row 7"),
         (lambda: fit_head(E, [2, 7]), ValueError, "dims holds 7"),
         (lambda: fit_head((E, E[:50]), [2, 6]), ValueError, "row i of each belongs together"),
@@ -263,7 +283,7 @@ NAN[7, 2] = np.nan
         (
             lambda: fit_head((E, E), [2, 6], label_share=2),
             ValueError,
-            r"label_share must lie in \[0, 1",
+            "label_share must be between 0 and 1",
         ),
         (lambda: fit_head(E, [2, 6], held_out=50), ValueError, "held_out must leave 20 to 30"),
         (lambda: fit_head(E, [2, 6], weights=[1]), ValueError, "2 dims need 2 weights"),
@@ -283,3 +303,186 @@ def test_transform_refuses_what_it_was_not_fitted_for(head):
         head.transform(np.ones((2, 48)), 8, out=np.empty((2, 9), np.float32))
     with pytest.raises(ValueError, match="between 1 and 48"):
         head.transform(np.ones((2, 48)), 49)
+
+
+# ------------------------------------------------------------- what strangers bring (and get)
+
+
+def test_one_vector_is_mapped_as_in_a_batch(head, vectors):
+    one = head.transform(vectors[3], 8)
+    assert one.shape == (8,)
+    np.testing.assert_allclose(one, head.transform(vectors[:5], 8)[3], atol=1e-6)
+    out = np.empty(48, np.float32)
+    assert head.transform(vectors[3], out=out) is out
+    np.testing.assert_array_equal(out, head.transform(vectors[3]))
+
+
+def test_rows_that_come_again_count_once_and_are_on_one_side(vectors):
+    """Ten times the same 200 vectors: held-out twins would be found by any prefix."""
+    few = vectors[:200]
+    options = {"steps": 5, "progress": False}
+    with pytest.warns(UserWarning, match="1800 of 2000 rows repeat another one"):
+        many = fit_head(np.repeat(few, 10, axis=0), [4, 48], **options)
+    once = fit_head(few, [4, 48], **options)
+    pd.testing.assert_frame_equal(many.report, once.report)
+    assert overlap(many, 4, "raw") < 0.6
+
+
+def test_a_document_with_many_queries_is_on_one_side(vectors):
+    """FAQ: 100 answers, five questions each; no answer is fitted and judged."""
+    documents = np.repeat(vectors[:100], 5, axis=0)
+    noise = np.random.default_rng(3).normal(size=documents.shape).astype(np.float32)
+    fitted, judged = retrofit._split([documents + 0.1 * noise, documents], 100, 0, 10**6)
+    assert len(judged) == 100 and len(fitted) == 400
+    assert not set(map(bytes, documents[fitted])) & set(map(bytes, documents[judged]))
+
+
+def test_pairs_that_all_hang_together_are_refused(vectors):
+    labels = np.tile(vectors[:1], (300, 1))
+    with pytest.raises(ValueError, match="hang together"):
+        fit_head((vectors[:300], labels), [4, 48], progress=False)
+
+
+def test_zero_rows_are_left_out_and_counted(vectors):
+    holes = vectors[:300].copy()
+    holes[[5, 9]] = 0
+    with pytest.warns(UserWarning, match="2 of 300 rows .* first row 5") as caught:
+        head = fit_head(holes, [4, 48], steps=5, progress=False)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert np.isfinite(head.weight).all() and np.isfinite(head.report.overlap).all()
+
+
+@pytest.mark.parametrize("factor", [1e-22, 1e-15, 1e30])
+def test_lengths_do_not_matter(vectors, head, factor):
+    scaled = (vectors.astype(np.float64) * factor).astype(np.float64)
+    options = {"steps": 5, "progress": False}
+    one, two = (fit_head(x, [4, 48], **options) for x in (vectors, scaled))
+    np.testing.assert_allclose(one.weight, two.weight, atol=1e-4)
+    np.testing.assert_allclose(head.transform(scaled), head.transform(vectors), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def skewed():
+    """As embeddings are: a few directions hold most of the length."""
+    rng = np.random.default_rng(4)
+    emb = rng.normal(size=(900, 48)) * 0.8 ** np.arange(48)
+    return (emb @ np.linalg.qr(rng.normal(size=(48, 48)))[0]).astype(np.float32)
+
+
+def test_another_models_vectors_are_noticed(skewed):
+    head = fit_head(skewed, [4, 48], steps=5, progress=False, model="some-model")
+    rng = np.random.default_rng(5)
+    other = skewed @ np.linalg.qr(rng.normal(size=(48, 48)))[0].astype(np.float32)
+    for wrong in (other, head.transform(skewed[:60])):
+        with pytest.warns(UserWarning, match="do not look like those of some-model") as caught:
+            head.transform(wrong)
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head.transform(other[:49])  # too few to tell
+        head.transform(other[0])
+        head.transform(skewed[:60])
+    assert head.agreement(skewed) == pytest.approx(1, abs=0.1)
+    assert abs(head.agreement(other)) < 0.06
+
+
+def test_vectors_in_all_directions_alike_cannot_be_told_apart(head, vectors):
+    assert np.isnan(head.agreement(vectors))
+
+
+def test_the_fingerprint_is_saved_with_the_head(skewed, tmp_path):
+    head = fit_head(skewed, [4, 48], steps=5, progress=False, model="minilm")
+    loaded = Head.load(head.save(tmp_path / "head.safetensors"))
+    assert loaded.model == "minilm"
+    assert loaded.agreement(skewed) == pytest.approx(head.agreement(skewed))
+    assert loaded.energy.sum() == pytest.approx(1, abs=1e-4)
+
+
+PROVIDERS = Path(__file__).parents[2] / "shared" / "data" / "providers"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROVIDERS.is_dir(), reason="needs the vectors of providers")
+def test_real_models_are_told_apart():
+    """50 rows of another model always; other kinds of text of the same model never."""
+    files = {path.stem: np.load(path) for path in sorted(PROVIDERS.glob("*.npy"))}
+    for name, emb in files.items():
+        third = len(emb) // 3
+        head = fit_head(emb[:third], [8], steps=25, progress=False)
+        own = [head.agreement(emb[i : i + 50]) for i in range(third, len(emb) - 50, len(emb) // 40)]
+        assert min(own) > 0.15, name
+        assert head.agreement(head.transform(emb)) < 0.04, name
+        for other, vectors in files.items():
+            if other != name and vectors.shape[1] == emb.shape[1]:
+                blocks = range(0, len(vectors) - 50, len(vectors) // 10)
+                found = [head.agreement(vectors[i : i + 50]) for i in blocks]
+                assert max(found) < 0.04, (name, other)
+
+
+def test_damaged_heads_are_refused(head, tmp_path):
+    def stored(**changes):
+        tensors = {"weight": head.weight, "mean": head.mean, "energy": head.energy} | changes
+        dims = tensors.pop("dims", "[4, 48]")
+        save_file(tensors, tmp_path / "h", metadata={"mrl_course": "head", "dims": dims})
+        return tmp_path / "h"
+
+    Head.load(stored())
+    broken = head.weight.copy()
+    broken[2, 3] = np.nan
+    for changes, match in (
+        ({"weight": broken}, "NaN"),
+        ({"weight": head.weight[:4]}, "square"),
+        ({"dims": "[999]"}, "dims holds 999"),
+        ({"dims": "7"}, "dims must be a list"),
+        ({"energy": head.energy[:4]}, "energy must have shape"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Head.load(stored(**changes))
+
+
+def test_saving_where_nothing_can_be_written_is_an_oserror(head, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="cannot write"):
+        head.save(tmp_path / "file" / "head")
+    assert head.save(tmp_path / "new" / "head").is_file()  # a missing folder is made
+
+
+def any_rotation():
+    return np.linalg.qr(np.random.default_rng(0).normal(size=(48, 48)))[0].astype(np.float32)
+
+
+def test_attach_keeps_what_changes_a_vector_or_a_score():
+    model = build_static_model(["a red barn", "blue birds sing"], dim=48)
+    model.prompts = {"query": "blue bird ", "document": ""}
+    model.default_prompt_name = "query"
+    model.similarity_fn_name = "dot"
+    head = Head(
+        np.linalg.qr(np.random.default_rng(0).normal(size=(48, 48)))[0].astype("f"), [4, 48]
+    )
+    attached = head.attach(model)
+    assert attached.prompts["query"] == "blue bird "
+    assert (attached.default_prompt_name, attached.similarity_fn_name) == ("query", "dot")
+    texts = ["a red barn", "sing"]
+    np.testing.assert_allclose(attached.encode(texts), model.encode(texts) @ head.weight, atol=1e-6)
+    model.truncate_dim = 8
+    with pytest.raises(ValueError, match="cuts its vectors to 8"):
+        head.attach(model)
+
+
+def test_absorb_works_for_half_precision():
+    model = build_static_model(["a red barn", "blue birds sing"], dim=48).half()
+    head = Head(
+        np.linalg.qr(np.random.default_rng(0).normal(size=(48, 48)))[0].astype("f"), [4, 48]
+    )
+    table = head.absorb(model)[0].embedding.weight
+    assert table.dtype == torch.float16
+    expected = model[0].embedding.weight.detach().float().numpy() @ head.weight
+    np.testing.assert_allclose(table.detach().float().numpy(), expected, atol=1e-3)
+
+
+def test_ctrl_c_is_told(vectors, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retrofit._Loss, "__call__", stop)
+    assert fit_head(vectors, [4, 48], progress=False).interrupted

@@ -1,4 +1,6 @@
-"""Models and training: what is promised about batches, seeds, interruption and saving."""
+"""Training: what is promised about batches, seeds, interruption and saving."""
+
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from tokenizers import normalizers
 
 from mrl_course import training
 from mrl_course.losses import matryoshka_info_nce
-from mrl_course.models import build_static_model, build_tiny_transformer, train_tokenizer
+from mrl_course.models import build_static_model
 from mrl_course.training import (
     batches_without_duplicates,
     read_triplets,
@@ -32,99 +35,6 @@ def table(model):
 @pytest.fixture
 def model(triplets):
     return build_static_model([text for row in triplets for text in row], dim=16, seed=3)
-
-
-# --- models ---
-
-
-def test_tiny_transformer_is_repeatable_and_leaves_torchs_generator_alone():
-    tokenizer = train_tokenizer(WORDS, vocab_size=100)
-    tokens = tokenizer.to_str()
-    state = torch.get_rng_state()
-    first, again, other = (
-        build_tiny_transformer(tokenizer, width=8, layers=2, heads=2, seed=seed).encode(WORDS)
-        for seed in (0, 0, 1)
-    )
-    assert torch.equal(torch.get_rng_state(), state) and tokenizer.to_str() == tokens
-    assert first.shape == (len(WORDS), 8) and first.dtype == np.float32
-    np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other)
-
-
-def test_tiny_transformer_has_layers_sees_order_and_ignores_padding():
-    tokenizer = train_tokenizer(WORDS, vocab_size=100)
-    model = build_tiny_transformer(tokenizer, width=8, layers=3, heads=2, max_tokens=6)
-    assert len(model[0].auto_model.encoder.layer) == 3
-    assert not np.allclose(model.encode("fox red"), model.encode("red fox"), atol=1e-6)
-    alone, beside = model.encode("red fox"), model.encode(["red fox", "blue " * 30])
-    np.testing.assert_allclose(alone, beside[0], atol=1e-5)
-    np.testing.assert_allclose(beside[1], model.encode("blue " * 6), atol=1e-5)  # cut to 6 tokens
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"width": 0}, "width must be an integer of at least 1, got 0"),
-        ({"layers": 1.5}, "layers"),
-        ({"heads": True}, "heads"),
-        ({"max_tokens": -3}, "max_tokens"),
-        ({"width": 10, "heads": 4}, "multiple of heads, got 10 and 4"),
-    ],
-)
-def test_tiny_transformer_names_bad_numbers(options, says):
-    with pytest.raises(ValueError, match=says):
-        build_tiny_transformer(train_tokenizer(WORDS, vocab_size=100), **options)
-
-
-def test_static_model_is_the_mean_of_its_tokens():
-    model = build_static_model(WORDS, dim=12)
-    ids = model[0].tokenizer.encode("red bird", add_special_tokens=False).ids
-    assert len(ids) >= 2
-    np.testing.assert_allclose(
-        model.encode(["red bird"])[0], table(model)[ids].mean(axis=0), rtol=1e-5
-    )
-    assert model.encode(["", "\u200b"]).tolist() == [[0.0] * 12] * 2
-
-
-def test_static_model_saves_loads_and_truncates(tmp_path):
-    model = build_static_model(WORDS, dim=12, seed=5)
-    model.save(str(tmp_path / "model"))
-    assert [p.suffix for p in tmp_path.rglob("*model.*")] == [".safetensors"]  # no pickle
-    loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=5)
-    np.testing.assert_array_equal(loaded.encode(WORDS), model.encode(WORDS)[:, :5])
-
-
-def test_same_seed_same_model_other_seed_other_model():
-    first, again, other = (build_static_model(WORDS, dim=8, seed=s) for s in (1, 1, 2))
-    assert (table(first) == table(again)).all() and (table(first) != table(other)).any()
-
-
-def test_vocabulary_is_the_same_in_every_run():
-    """The trainer's hash maps are seeded anew each time; the vocabulary must not show it."""
-    rng = np.random.default_rng(0)
-    letters = np.array(list("abcdefgh"))
-    texts = [" ".join("".join(rng.choice(letters, 4)) for _ in range(8)) for _ in range(200)]
-    first, second = (train_tokenizer(texts, vocab_size=150).to_str() for _ in range(2))
-    assert first == second
-    tokens = train_tokenizer(texts, vocab_size=150).encode("abba ##a").tokens
-    assert "##a" not in tokens[-3:-1] and tokens.count("[UNK]") >= 1  # "#" is no known character
-
-
-@pytest.mark.parametrize(
-    ("sentences", "kwargs", "error", "words"),
-    [
-        ([], {}, ValueError, "all are empty"),
-        (["", " "], {}, ValueError, "all are empty"),
-        ("one string", {}, TypeError, "one string"),
-        (["a", None], {}, TypeError, "sentence 1 is None"),
-        (["a"], {"vocab_size": 5}, ValueError, "vocab_size"),
-        (["a"], {"dim": 0}, ValueError, "dim must be"),
-        (["a"], {"dim": 2.5}, ValueError, "2.5"),
-    ],
-)
-def test_bad_model_arguments_are_named(sentences, kwargs, error, words):
-    with pytest.raises(error, match=words):
-        build_static_model(sentences, **kwargs)
 
 
 # --- triplets and batches ---
@@ -302,7 +212,7 @@ def test_distillation_reaches_the_matryoshka_twin_only(triplets):
 
 def test_interrupting_keeps_the_model_so_far(model, triplets, monkeypatch, capsys):
     before = table(model)
-    real, calls = training.nested_info_nce, []
+    real, calls = training.nested_losses, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -310,7 +220,7 @@ def test_interrupting_keeps_the_model_so_far(model, triplets, monkeypatch, capsy
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(training, "nested_info_nce", interrupted)
+    monkeypatch.setattr(training, "nested_losses", interrupted)
     history = train(model, triplets, [16], **SETTINGS)
     assert history.interrupted and history.steps == 3
     assert (table(model) != before).any() and np.isfinite(table(model)).all()
@@ -334,12 +244,19 @@ def test_no_progress_bar_where_there_is_no_terminal(model, triplets, capfd):
         ({"dims": []}, ValueError, "empty"),
         ({"epochs": 0}, ValueError, "epochs"),
         ({"batch_size": 1}, ValueError, "batch_size"),
-        ({"batch_size": 8.0}, ValueError, "8.0"),
+        ({"batch_size": 8.0}, TypeError, "8.0"),
         ({"lr": 0}, ValueError, "lr"),
         ({"warmup": 1}, ValueError, "warmup"),
-        ({"distill": -1}, ValueError, "distill must be 0 or more"),
+        ({"distill": -1}, ValueError, "distill must be at least 0"),
         ({"distill": 1}, ValueError, "distill needs prefixes below the full size"),
         ({"weights": [1, 2]}, ValueError, "1 dims need 1 weights"),
+        ({"weights": [0]}, ValueError, "trains nothing"),
+        ({"max_grad_norm": 0}, ValueError, "max_grad_norm must be above 0"),
+        ({"epochs": True}, TypeError, "epochs"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"lr": float("nan")}, ValueError, "lr"),
+        ({"triplets": [("a b", "\u200b\ufeff"), ("c", "d")]}, ValueError, "row 0 is blank"),
+        ({"triplets": [("a b", "\ud83d"), ("c", "d")]}, ValueError, "half a character"),
         ({"triplets": [("a b", "c d")]}, ValueError, "nothing to learn"),
     ],
 )
@@ -361,3 +278,129 @@ def test_one_triplet_is_enough_to_train_on(model):
 def test_other_models_are_refused_with_the_way_to_go(triplets):
     with pytest.raises(TypeError, match="SentenceTransformerTrainer"):
         tokenise_triplets(torch.nn.Linear(2, 2), triplets)
+
+
+# --- what strangers bring ---
+
+
+def naive_batches(rows, batch_size, rng):
+    """The rule itself: go through all waiting rows, then through the new ones."""
+    stream = rng.permutation(len(rows)).tolist()
+    batches = []
+    while stream:
+        batch, seen, rest = [], set(), []
+        for row in stream:
+            if len(batch) < batch_size and seen.isdisjoint(rows[row].tolist()):
+                batch.append(row)
+                seen |= set(rows[row].tolist())
+            else:
+                rest.append(row)
+        batches.append(batch)
+        stream = rest
+    complete = [batch for batch in batches if len(batch) == batch_size]
+    return complete or batches
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.integers(0, 12)] * 3), min_size=1, max_size=60),
+    batch_size=st.integers(2, 9),
+    seed=st.integers(0, 99),
+)
+def test_batches_are_those_of_the_plain_rule(rows, batch_size, seed):
+    rows = np.array(rows)
+    got = batches_without_duplicates(rows, batch_size, np.random.default_rng(seed))
+    want = naive_batches(rows, batch_size, np.random.default_rng(seed))
+    assert [batch.tolist() for batch in got] == want
+
+
+def test_few_different_texts_do_not_make_planning_quadratic():
+    """20,000 rows and five class names: asking all waiting rows for each batch took 16 s."""
+    asked = 0
+
+    class Text(int):
+        __hash__ = int.__hash__
+
+        def __eq__(self, other):
+            nonlocal asked
+            asked += 1
+            return int(self) == int(other)
+
+    n = 20_000
+    rows = np.stack([10**5 + np.arange(n), np.arange(n) % 5], axis=1)
+    counted = np.vectorize(Text, otypes=[object])(rows)
+    batches = batches_without_duplicates(counted, 512, np.random.default_rng(0))
+    assert len(batches) >= n / 5 and asked < 30 * n
+
+
+def test_small_batches_are_said(triplets):
+    pairs = [(anchor, "same") for anchor, *_ in triplets]
+    pairs += [(f"{anchor} again", "other") for anchor, *_ in triplets]
+    model = build_static_model([text for row in pairs for text in row], dim=8)
+    with pytest.warns(UserWarning, match="at most 2 rows, not 32: .* 2 different texts in 80 rows"):
+        train(model, pairs, [8], epochs=1, batch_size=32, progress=False)
+
+
+def test_each_warning_comes_once_and_at_the_callers_line(triplets):
+    given = [*triplets, ("A dog runs", "One runs", "No dog")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_twins(given, dim=16, dims=[4], batch_size=64, epochs=2, progress=False)
+    said = sorted(str(warning.message)[:24] for warning in caught)
+    assert said == ["41 rows are fewer than o", "the full size 16 is not "]
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_texts_without_tokens_train_nothing_and_are_counted(triplets):
+    model = build_static_model([text for row in triplets for text in row], dim=8)
+    strip = "\x00x"  # one token, the other character is dropped
+    given = [*triplets, ("\x00\x01y", strip, "No dog today")]
+    model[0].tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("y", ""), model[0].tokenizer.normalizer]
+    )
+    with pytest.warns(UserWarning, match="1 of .* texts have no tokens"):
+        train(model, given, [4, 8], epochs=1, batch_size=16, progress=False)
+    assert np.isfinite(table(model)).all()
+
+
+def test_clipping_shortens_the_steps_that_are_too_long(triplets):
+    lengths = {}
+    for limit in (None, 1e-3, 1e6):
+        model = build_static_model([t for row in triplets for t in row], dim=16, seed=3)
+        history = train(model, triplets, [16], max_grad_norm=limit, progress=False, **SETTINGS)
+        lengths[limit] = history.clipped, table(model)
+    assert [lengths[limit][0] for limit in (None, 1e-3, 1e6)] == [0, 1, 0]
+    np.testing.assert_array_equal(lengths[None][1], lengths[1e6][1])
+    assert (lengths[None][1] != lengths[1e-3][1]).any()
+
+
+def test_on_step_sees_every_step(model, triplets):
+    seen = []
+    history = train(
+        model, triplets, [8, 16], on_step=lambda step, losses: seen.append((step, losses.tolist())),
+        progress=False, **SETTINGS,
+    )  # fmt: skip
+    assert [step for step, _ in seen] == list(range(1, history.steps + 1))
+    np.testing.assert_allclose([losses for _, losses in seen], history.losses)
+
+
+def test_a_loss_that_is_no_number_is_an_error_with_a_way_out(model, triplets):
+    with pytest.raises(ValueError, match="no number any more; lower the learning rate"):
+        train(model, triplets, [16], lr=1e38, epochs=5, batch_size=8, progress=False)
+
+
+def test_integers_of_numpy_are_integers_for_train(model, triplets):
+    options = {"epochs": np.int64(1), "batch_size": np.int32(8), "seed": np.uint8(3)}
+    assert train(model, triplets, np.array([8, 16]), progress=False, **options).dims == [8, 16]
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 0.9), (7, 0.0), (40, 0.1), (9, 0.99)])
+def test_the_rate_rises_in_a_line_and_falls_in_a_line_to_zero(steps, warmup):
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    schedule = training._warmup_then_decay(optimizer, steps, warmup)
+    rise = max(1, round(warmup * steps))
+    for step in range(steps):
+        want = (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(2 * want, abs=1e-9)
+        optimizer.step()
+        schedule.step()

@@ -1,0 +1,1 @@
+"""The subcommands of ``mrl-course``, one module each."""
