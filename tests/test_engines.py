@@ -155,9 +155,9 @@ def test_a_graph_finds_nearly_what_the_exact_stage_finds(make):
     queries, corpus = vectors(4, rows=3000, queries=50)
     index = make("postgres", prefix=8)
     index.add(corpus)
-    assert "Seq Scan" in index.plan(shortlist=100) and not index.graph_bytes()
+    assert "Seq Scan" in index.plan(shortlist_size=100) and not index.graph_bytes()
     index.build_graph()
-    assert "Index Scan using items_prefix8" in index.plan(shortlist=100)
+    assert "Index Scan using items_prefix8" in index.plan(shortlist_size=100)
     want = shortlist_rerank(queries, corpus, 8, 100, 10).indices
     exact = exact_search(queries, corpus, 10).indices
     got = index.search(queries, 10, 100).indices
@@ -181,7 +181,7 @@ def test_a_graph_over_full_vectors_serves_one_stage_and_is_larger(make):
     index.add(corpus)
     index.build_graph()
     index.build_graph(full=True)
-    assert "items_full" in index.plan(shortlist=None)
+    assert "items_full" in index.plan(shortlist_size=None)
     exact = exact_search(queries, corpus, 10).indices
     assert np.mean(index.search(queries, 10, None).indices == exact) > 0.95
     assert index.graph_bytes(full=True) > 1.3 * index.graph_bytes() > 0
@@ -262,8 +262,8 @@ def test_a_failure_between_the_two_tables_leaves_neither_half(tmp_path):
         ((np.ones(24), 301, 400), "top_k must be between 1 and 300"),
         ((np.ones(24), 0, 20), "top_k must be at least 1, got 0"),
         ((np.ones(24), 5, 4), "a shortlist of 4 cannot hold top_k = 5"),
-        ((np.ones(24), 5, 5000), "shortlist must be between 1 and"),
-        ((np.ones(24), 5, 20.5), "shortlist must be an integer"),
+        ((np.ones(24), 5, 5000), "shortlist_size must be between 1 and"),
+        ((np.ones(24), 5, 20.5), "shortlist_size must be an integer"),
     ],
 )
 def test_bad_searches_are_named(engine, make, arguments, message):

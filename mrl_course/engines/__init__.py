@@ -6,7 +6,7 @@ numbers where a search can read them cheaply, and answer with the
 
     with SqliteIndex("vectors.db", dim=768, prefix=64) as index:
         index.add(embeddings)
-        ids, scores = index.search(queries, top_k=10, shortlist=200)
+        ids, scores = index.search(queries, top_k=10, shortlist_size=200)
 
 :class:`SqliteIndex` is one file and no server; its first stage is exact. :class:`PostgresIndex`
 needs a server with pgvector; its first stage is exact until :meth:`PostgresIndex.build_graph` is

@@ -223,17 +223,17 @@ class PostgresIndex(TwoStageIndex):
         return self._run(search, {"enable_indexscan": "off"})
 
     def search(
-        self, queries: ArrayLike, top_k: int, shortlist: int | None, ef: int | None = None
+        self, queries: ArrayLike, top_k: int, shortlist_size: int | None, ef: int | None = None
     ) -> Neighbours:
         """Find a shortlist by prefix and order it by the cosine of all numbers, in one statement.
 
         Args:
             queries: (q, dim) full vectors, or one of shape (dim,).
             top_k: results per query, 1 <= top_k <= len(index).
-            shortlist: rows that get to the second stage, top_k to 1,000; None for one stage with
+            shortlist_size: rows that get to the second stage, top_k to 1,000; None for one stage with
                 all numbers, over their graph if it was built.
             ef: how many rows a graph keeps in view, 1 to 1,000: more find more. By default twice
-                the shortlist (or 10 * top_k), as far as allowed. Below ``shortlist`` it cuts the
+                the shortlist (or 10 * top_k), as far as allowed. Below ``shortlist_size`` it cuts the
                 shortlist, without a word.
 
         Returns:
@@ -243,12 +243,12 @@ class PostgresIndex(TwoStageIndex):
         Raises:
             TypeError, ValueError: as :meth:`SqliteIndex.search`.
         """
-        search = self._checked_search(queries, top_k, shortlist, POSTGRES_MAX_SHORTLIST)
-        wide = 10 * search.top_k if search.shortlist is None else 2 * search.shortlist
+        search = self._checked_search(queries, top_k, shortlist_size, POSTGRES_MAX_SHORTLIST)
+        wide = 10 * search.top_k if search.shortlist_size is None else 2 * search.shortlist_size
         ef = min(wide, POSTGRES_MAX_SHORTLIST) if ef is None else ef
         ef = check_count("ef", ef, most=POSTGRES_MAX_SHORTLIST, of="what pgvector allows")
         settings = {"hnsw.ef_search": str(ef)}
-        if self.graph_bytes(full=search.shortlist is None):
+        if self.graph_bytes(full=search.shortlist_size is None):
             if ef < search.top_k:
                 raise WrongValue(f"ef = {ef} lets a graph find {ef} rows, top_k is {search.top_k}")
             settings["enable_seqscan"] = "off"  # on small tables the planner may prefer a scan
@@ -256,7 +256,7 @@ class PostgresIndex(TwoStageIndex):
 
     def _run(self, search: Search, settings: dict[str, str]) -> Neighbours:
         found = []
-        two_stages = search.shortlist is not None
+        two_stages = search.shortlist_size is not None
         with self._plain_errors(), self._db.transaction():
             zeros_there = self._zeros_there()
             for name, value in settings.items():
@@ -268,7 +268,7 @@ class PostgresIndex(TwoStageIndex):
                 else:
                     statement = self.statement(two_stages)
                 values = {"query": _literal(query), "top_k": search.top_k}
-                values |= {"short": _literal(short), "shortlist": search.shortlist}
+                values |= {"short": _literal(short), "shortlist": search.shortlist_size}
                 found.append(self._db.execute(statement, values).fetchall())
         return as_neighbours(found, search.one)
 
@@ -324,16 +324,16 @@ order by embedding <=> {query}, id limit %(top_k)s"""
             )
         return f"select id, {score} from {table} order by score desc, id limit %(top_k)s"
 
-    def plan(self, shortlist: int | None, top_k: int = 10) -> str:
+    def plan(self, shortlist_size: int | None, top_k: int = 10) -> str:
         """What the server would do for a search, in its own words (``explain``), without vectors.
 
         With a graph there is a line ``Index Scan using ...``; without one, ``Seq Scan``.
         """
         values = {"query": _literal(np.ones(self.dim)), "top_k": top_k}
-        values |= {"short": _literal(np.ones(self.prefix)), "shortlist": shortlist}
-        statement = "explain (costs off) " + self.statement(two_stages=shortlist is not None)
+        values |= {"short": _literal(np.ones(self.prefix)), "shortlist": shortlist_size}
+        statement = "explain (costs off) " + self.statement(two_stages=shortlist_size is not None)
         with self._plain_errors(), self._db.transaction():
-            if self.graph_bytes(full=shortlist is None):
+            if self.graph_bytes(full=shortlist_size is None):
                 self._setting("enable_seqscan", "off")
             lines = [line for (line,) in self._db.execute(statement, values)]
         return re.sub(r"'\[[^]]*\]'", "'[...]'", "\n".join(lines))

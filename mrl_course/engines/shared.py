@@ -126,7 +126,7 @@ class TwoStageIndex:
         return emb, numbers
 
     def _checked_search(
-        self, queries: ArrayLike, top_k: int, shortlist: int | None, limit: int | None
+        self, queries: ArrayLike, top_k: int, shortlist_size: int | None, limit: int | None
     ) -> Search:
         rows, one = check_queries(queries, self.dim)
         rows = check_finite("queries", rows)
@@ -137,11 +137,13 @@ class TwoStageIndex:
         if not there:
             raise WrongValue("the index is empty; add vectors first")
         check_count("top_k", top_k, most=there, of="the rows of the index")
-        if shortlist is not None:
-            shortlist = check_count("shortlist", shortlist, 1, limit, "what this engine allows")
-            if shortlist < top_k:
-                raise WrongValue(f"a shortlist of {shortlist} cannot hold top_k = {top_k} results")
-        return Search(rows, one, top_k, shortlist)
+        if shortlist_size is not None:
+            shortlist_size = check_count(
+                "shortlist_size", shortlist_size, 1, limit, "what this engine allows"
+            )
+            if shortlist_size < top_k:
+                raise WrongValue(f"a shortlist of {shortlist_size} cannot hold top_k = {top_k} results")
+        return Search(rows, one, top_k, shortlist_size)
 
 
 class Search(NamedTuple):
@@ -150,7 +152,7 @@ class Search(NamedTuple):
     queries: np.ndarray  # (q, dim) float32, of lengths that float32 can square
     one: bool  # whether a single vector was given
     top_k: int
-    shortlist: int | None
+    shortlist_size: int | None
 
 
 def fitted_blocks(emb: np.ndarray, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

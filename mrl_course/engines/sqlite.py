@@ -206,38 +206,38 @@ class SqliteIndex(TwoStageIndex):
 
     def exact(self, queries: ArrayLike, top_k: int) -> Neighbours:
         """Compare each query with all numbers of every row; arguments as :meth:`search`."""
-        return self.search(queries, top_k, shortlist=None)
+        return self.search(queries, top_k, shortlist_size=None)
 
-    def search(self, queries: ArrayLike, top_k: int, shortlist: int | None) -> Neighbours:
+    def search(self, queries: ArrayLike, top_k: int, shortlist_size: int | None) -> Neighbours:
         """Find a shortlist by prefix and order it by the cosine of all numbers, in one statement.
 
         Args:
             queries: (q, dim) full vectors, or one of shape (dim,).
             top_k: results per query, 1 <= top_k <= len(index).
-            shortlist: rows that get to the second stage, top_k to 4,096; None for one stage with
+            shortlist_size: rows that get to the second stage, top_k to 4,096; None for one stage with
                 all numbers.
 
         Returns:
             The ids, the best first, and their cosines (float32, right to about 5 decimals).
 
         Raises:
-            TypeError, ValueError: as :func:`mrl_course.search.shortlist_rerank`; an empty index, a
+            TypeError, ValueError: as :func:`mrl_course.search.shortlist_size_rerank`; an empty index, a
                 shortlist that is too long.
             OSError: the file is locked by another program for too long, or damaged.
         """
-        search = self._checked_search(queries, top_k, shortlist, SQLITE_MAX_SHORTLIST)
+        search = self._checked_search(queries, top_k, shortlist_size, SQLITE_MAX_SHORTLIST)
         shorts = unit_rows(search.queries[:, : self.prefix])
         zero_rows_there = bool(self._all(f"select exists(select 1 from {self.table}_zero)")[0][0])
         found = []
         for query, short in zip(search.queries, shorts, strict=True):
             odd = zero_rows_there or np.square(query[: self.prefix]).sum() < 1e-30
-            two_stages = search.shortlist is not None
+            two_stages = search.shortlist_size is not None
             if odd:
                 statement = self._statement_for_zeros(two_stages, bool(short.any()))
             else:
                 statement = self.statement(two_stages)
             values = {"query": query.tobytes(), "top_k": search.top_k, "k": self.prefix}
-            values |= {"short": short.tobytes(), "shortlist": search.shortlist}
+            values |= {"short": short.tobytes(), "shortlist": search.shortlist_size}
             found.append(self._all(statement, values))
         return as_neighbours(found, search.one)
 
