@@ -17,11 +17,13 @@ from mrl_course.arguments import (
     check_dims,
     check_embeddings,
     check_labels,
+    check_list,
     check_number,
+    check_numbers,
     check_rows,
     check_seed,
 )
-from mrl_course.errors import WrongValue
+from mrl_course.errors import WrongKind, WrongValue
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -87,7 +89,20 @@ def neighbour_overlap(emb: ArrayLike, reference: ArrayLike, top_k: int = 10) -> 
 
 
 def share_in_both(first: np.ndarray, second: np.ndarray) -> float:
-    """Two (n, m) arrays of row numbers, none twice in a row -> the mean share that rows share."""
+    """Two (n, m) arrays of row numbers, none twice in a row -> the mean share that rows share.
+
+    Raises:
+        WrongKind, WrongValue: no integers, or shapes that differ.
+    """
+    first, second = check_numbers("first", first), check_numbers("second", second)
+    for name, numbers in (("first", first), ("second", second)):
+        if numbers.dtype.kind not in "iu":
+            raise WrongKind(f"{name} must hold row numbers (integers), got dtype {numbers.dtype}")
+    if first.ndim != 2 or first.shape != second.shape or not first.size:
+        raise WrongValue(
+            "first and second must have one shape (n, m), n and m >= 1, got "
+            f"{first.shape} and {second.shape}"
+        )
     return float((first[:, :, None] == second[:, None, :]).any(axis=2).mean())
 
 
@@ -208,12 +223,11 @@ def nested_clusters(
         WrongKind, WrongValue: wrong shapes, NaN, ``dims`` and ``groups`` of different length.
     """
     emb = check_embeddings("emb", emb)
+    dims, groups = check_list("dims", dims), check_list("groups", groups)
     if len(dims) != len(groups) or not len(dims):
-        raise WrongValue(
-            f"dims and groups need one entry for each level, got {list(dims)} and {list(groups)}"
-        )
-    for dim in dims:  # one at a time: two levels may look at the same prefix
-        check_dims([dim], emb.shape[1])
+        raise WrongValue(f"dims and groups need one entry for each level, got {dims} and {groups}")
+    # One at a time: two levels may look at the same prefix.
+    dims = [check_dims([dim], emb.shape[1])[0] for dim in dims]
     parts = np.zeros(len(emb), dtype=np.int64)
     levels = []
     for dim, count in zip(dims, groups, strict=True):
