@@ -154,6 +154,8 @@ class Head:
         shape = (dim,) if one else (len(array), dim)
         if out is None:
             out = np.empty(shape, np.float32)
+        if not isinstance(out, np.ndarray):
+            raise WrongKind(f"out must be a NumPy array, got {type(out).__name__}")
         if out.shape != shape or out.dtype != np.float32:
             raise WrongValue(f"out must be float32 of shape {shape}, got {out.dtype} {out.shape}")
         self._map(array, dim, out[None] if one else out)
@@ -497,8 +499,11 @@ def cayley(free: torch.Tensor) -> torch.Tensor:
         (D, D) tensor Q with :math:`Q^\top Q = I` and determinant 1; gradients flow into ``free``.
 
     Raises:
-        ValueError: not a square matrix.
+        WrongKind, WrongValue: no float tensor, or not a square matrix.
     """
+    if not isinstance(free, torch.Tensor) or not free.is_floating_point():
+        kind = free.dtype if isinstance(free, torch.Tensor) else type(free).__name__
+        raise WrongKind(f"free must be a float tensor, got {kind}")
     if free.ndim != 2 or free.shape[0] != free.shape[1]:
         raise WrongValue(f"free must be a square matrix, got shape {tuple(free.shape)}")
     skew = (free - free.T) / 2
