@@ -22,7 +22,13 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from mrl_course.arguments import check_count, check_matrix
+from mrl_course.arguments import (
+    check_count,
+    check_embeddings,
+    check_list,
+    check_number,
+    check_numbers,
+)
 from mrl_course.errors import WrongValue
 
 if TYPE_CHECKING:
@@ -166,7 +172,7 @@ def plot_retention(
         ax.plot(by_k.index, by_k["mean"], label=_plain(name), **look)
         if (by_k["max"] > by_k["min"]).any():
             ax.fill_between(by_k.index, by_k["min"], by_k["max"], color=look["color"], alpha=0.2)
-    k_axis(ax, results["k"])
+    k_axis(ax, sorted({int(k) for k in results["k"]}))
     known = results[column].replace([np.inf, -np.inf], np.nan).dropna()  # a score may be undefined
     if len(known):
         low, high = min(0, known.min()), 1.05 * known.max()
@@ -205,7 +211,7 @@ def plot_picture(
     Raises:
         WrongValue: wrong shapes, more than 7 groups to show, or one that no item has.
     """
-    points, labels = check_matrix("points", points), np.asarray(labels, dtype=str)
+    points, labels = check_embeddings("points", points), np.asarray(labels, dtype=str)
     if points.shape[1] != 2 or labels.shape != (len(points),):
         raise WrongValue(
             f"points must have shape (n, 2) and labels (n,), got {points.shape} and {labels.shape}"
@@ -368,9 +374,11 @@ def plot_grid(
             this map by default.
 
     Raises:
-        WrongValue: the shape of ``scores`` is not (rows, columns).
+        WrongKind, WrongValue: no numbers; the shape of ``scores`` is not (rows, columns).
     """
-    scores = np.asarray(scores, dtype=float)
+    scores = check_numbers("scores", scores).astype(float)
+    low = None if low is None else check_number("low", low)
+    high = None if high is None else check_number("high", high)
     if scores.shape != (len(rows), len(columns)):
         raise WrongValue(f"scores must have shape {(len(rows), len(columns))}, got {scores.shape}")
     ax = ax or plt.subplots(figsize=(5, 3.6), layout="constrained")[1]
@@ -393,7 +401,10 @@ def _plain(name: str) -> str:
 
 def k_axis(ax: Axes, sizes: Sequence[int]) -> None:
     """Make x a log axis over prefix sizes with plain numbers as ticks."""
-    low, high = int(min(sizes)), int(max(sizes))
+    checked = [check_count("sizes", size) for size in check_list("sizes", sizes)]
+    if not checked:
+        raise WrongValue("sizes is empty; give at least one prefix size")
+    low, high = min(checked), max(checked)
     ticks = [2**i for i in range(13) if low <= 2**i <= high]
     if ticks and high / ticks[-1] > 1.4:
         ticks.append(high)
