@@ -463,12 +463,13 @@ def _inner_dolls(anchors: Tensor, candidates: Tensor, dims: list[int], scale: fl
 
 
 def _static_module(model: SentenceTransformer) -> StaticEmbedding:
-    if not isinstance(model, SentenceTransformer) or not isinstance(model[0], StaticEmbedding):
+    first = model[0] if isinstance(model, SentenceTransformer) else None
+    if not isinstance(first, StaticEmbedding):
         raise WrongKind(
             "this loop trains static models only (the first module must be a StaticEmbedding, as "
             "in build_static_model); train other models with SentenceTransformerTrainer"
         )
-    return model[0]
+    return first
 
 
 def check_model_size(model: SentenceTransformer) -> int:
