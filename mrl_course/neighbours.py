@@ -7,7 +7,7 @@ normalised here, after the cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,7 +127,7 @@ def neighbour_agreement(emb: ArrayLike, labels: Sequence, top_k: int = 10) -> fl
     return float((codes[nearest_rows(emb, top_k)] == codes[:, None]).mean())
 
 
-def score_clusters(clusters: Sequence, labels: Sequence) -> ClusterScores:
+def score_clusters(clusters: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> ClusterScores:
     """Purity and normalised mutual information of clusters against known groups.
 
     Args:
@@ -174,7 +174,8 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
 
     groups = check_count("groups", groups, most=len(emb), of="the rows")
     restarts = check_count("restarts", restarts, most=1000, of="a sensible number of starts")
-    means = KMeans(groups, n_init=restarts, random_state=check_seed(seed))
+    starts: Any = restarts  # the default is a string, so type checkers expect one
+    means = KMeans(groups, n_init=starts, random_state=check_seed(seed))
     unit = truncate(emb, emb.shape[1])
     # One thread: the order of sums, and so the result, must not depend on how many there are. For
     # some thousand rows it is no slower.
@@ -183,7 +184,11 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
 
 
 def cluster_scores(
-    emb: ArrayLike, labels: Sequence, groups: int | None = None, seed: int = 0, restarts: int = 5
+    emb: ArrayLike,
+    labels: Sequence | np.ndarray,
+    groups: int | None = None,
+    seed: int = 0,
+    restarts: int = 5,
 ) -> ClusterScores:
     """Cluster without looking at the labels, then compare: :func:`cluster`, `score_clusters`.
 
