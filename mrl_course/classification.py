@@ -17,7 +17,7 @@ tried on the way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -78,14 +78,12 @@ class NestedClassifier(nn.Module):
         self.dims = tuple(check_dims(dims, self.dim, warn_missing_full=True))
         self.tied = bool(tied)
         sizes = [max(self.dims)] if self.tied else self.dims
-        # skip_init: the numbers that nn.Linear would draw from torch's own generator are not wanted
-        self.heads = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, k, self.num_classes) for k in sizes
-        )
-        for head in self.heads:
+        heads = [_empty_linear(k, self.num_classes) for k in sizes]
+        for head in heads:
             bound = head.in_features**-0.5
             nn.init.uniform_(head.weight, -bound, bound, generator=generator)
             nn.init.uniform_(head.bias, -bound, bound, generator=generator)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, emb: Tensor) -> Tensor:
         """The logits of all prefixes: (B, D) embeddings -> (len(dims), B, num_classes).
@@ -102,7 +100,8 @@ class NestedClassifier(nn.Module):
             pairs = zip(self.dims, self.heads, strict=True)
             return torch.stack([head(emb[:, :k]) for k, head in pairs])
         # The logits of a prefix are those of the prefix before it plus those of its own slice.
-        weight, logits, start, by_size = self.heads[0].weight, self.heads[0].bias, 0, {}
+        tied = cast("nn.Linear", self.heads[0])
+        weight, logits, start, by_size = tied.weight, tied.bias, 0, {}
         for k in sorted(self.dims):
             logits = logits + emb[:, start:k] @ weight[:, start:k].T
             by_size[k], start = logits, k
@@ -117,9 +116,9 @@ class NestedClassifier(nn.Module):
         k = check_count("k", k)
         if k not in self.dims:
             raise WrongValue(f"no head was trained for k = {k}; sizes: {list(self.dims)}")
-        trained = self.heads[0 if self.tied else self.dims.index(k)]
-        alone = nn.utils.skip_init(
-            nn.Linear, k, self.num_classes, device=trained.weight.device, dtype=trained.weight.dtype
+        trained = cast("nn.Linear", self.heads[0 if self.tied else self.dims.index(k)])
+        alone = _empty_linear(
+            k, self.num_classes, device=trained.weight.device, dtype=trained.weight.dtype
         )
         with torch.no_grad():
             alone.weight.copy_(trained.weight[:, :k])
@@ -129,6 +128,11 @@ class NestedClassifier(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(model)`` says about the heads."""
         return f"dim={self.dim}, num_classes={self.num_classes}, dims={self.dims}, tied={self.tied}"
+
+
+def _empty_linear(inputs: int, outputs: int, **kind: Any) -> nn.Linear:
+    """A layer whose numbers are not set: those from torch's own generator are not wanted."""
+    return cast("nn.Linear", nn.utils.skip_init(nn.Linear, inputs, outputs, **kind))
 
 
 @overload
