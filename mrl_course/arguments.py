@@ -55,6 +55,11 @@ def check_count(
     return number
 
 
+def check_list(name: str, value: Any) -> list:
+    """The items of a list, array or tensor, not yet checked; a text or a mapping is none."""
+    return _listed(value, f"{name} must be a list of integers such as [8, 16, 32]")
+
+
 def check_seed(value: Any, name: str = "seed") -> int:
     """Return a seed that NumPy and torch both take: an integer from 0 to 2**32 - 1."""
     return check_count(name, value, 0, 2**32 - 1, "seeds")

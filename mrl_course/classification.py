@@ -17,7 +17,7 @@ tried on the way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -78,14 +78,12 @@ class NestedClassifier(nn.Module):
         self.dims = tuple(check_dims(dims, self.dim, warn_missing_full=True))
         self.tied = bool(tied)
         sizes = [max(self.dims)] if self.tied else self.dims
-        # skip_init: the numbers that nn.Linear would draw from torch's own generator are not wanted
-        self.heads = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, k, self.num_classes) for k in sizes
-        )
-        for head in self.heads:
+        heads = [_empty_linear(k, self.num_classes) for k in sizes]
+        for head in heads:
             bound = head.in_features**-0.5
             nn.init.uniform_(head.weight, -bound, bound, generator=generator)
             nn.init.uniform_(head.bias, -bound, bound, generator=generator)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, emb: Tensor) -> Tensor:
         """The logits of all prefixes: (B, D) embeddings -> (len(dims), B, num_classes).
@@ -102,7 +100,8 @@ class NestedClassifier(nn.Module):
             pairs = zip(self.dims, self.heads, strict=True)
             return torch.stack([head(emb[:, :k]) for k, head in pairs])
         # The logits of a prefix are those of the prefix before it plus those of its own slice.
-        weight, logits, start, by_size = self.heads[0].weight, self.heads[0].bias, 0, {}
+        tied = cast("nn.Linear", self.heads[0])
+        weight, logits, start, by_size = tied.weight, tied.bias, 0, {}
         for k in sorted(self.dims):
             logits = logits + emb[:, start:k] @ weight[:, start:k].T
             by_size[k], start = logits, k
@@ -114,11 +113,12 @@ class NestedClassifier(nn.Module):
         Raises:
             WrongValue: no head was trained for that size.
         """
+        k = check_count("k", k)
         if k not in self.dims:
             raise WrongValue(f"no head was trained for k = {k}; sizes: {list(self.dims)}")
-        trained = self.heads[0 if self.tied else self.dims.index(k)]
-        alone = nn.utils.skip_init(
-            nn.Linear, k, self.num_classes, device=trained.weight.device, dtype=trained.weight.dtype
+        trained = cast("nn.Linear", self.heads[0 if self.tied else self.dims.index(k)])
+        alone = _empty_linear(
+            k, self.num_classes, device=trained.weight.device, dtype=trained.weight.dtype
         )
         with torch.no_grad():
             alone.weight.copy_(trained.weight[:, :k])
@@ -128,6 +128,11 @@ class NestedClassifier(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(model)`` says about the heads."""
         return f"dim={self.dim}, num_classes={self.num_classes}, dims={self.dims}, tied={self.tied}"
+
+
+def _empty_linear(inputs: int, outputs: int, **kind: Any) -> nn.Linear:
+    """A layer whose numbers are not set: those from torch's own generator are not wanted."""
+    return cast("nn.Linear", nn.utils.skip_init(nn.Linear, inputs, outputs, **kind))
 
 
 @overload
@@ -170,20 +175,7 @@ def nested_cross_entropy(
     Raises:
         WrongKind, WrongValue: wrong shapes or types, a label that is no class, bad ``weights``.
     """
-    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
-        raise WrongKind("logits and labels must be torch tensors")
-    if logits.ndim != 3 or logits.numel() == 0:
-        raise WrongValue(f"logits must have shape (m, B, C), none of them 0, got {logits.shape}")
-    prefixes, batch, classes = logits.shape
-    if labels.shape != (batch,):
-        raise WrongValue(f"labels must have shape ({batch},), got {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise WrongKind(f"labels must be integers, got {labels.dtype}")
-    if not labels.is_meta:  # a tensor without numbers has nothing to check
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= classes:
-            bad = low if low < 0 else high
-            raise WrongValue(f"labels must lie between 0 and {classes - 1}, got {bad}")
+    prefixes, batch, _ = _check_logits(logits, labels)
     weight = logits.new_tensor(check_weights(weights, prefixes))  # on the device of the logits
     each = F.cross_entropy(logits.flatten(0, 1), labels.long().repeat(prefixes), reduction="none")
     losses = each.view(prefixes, batch).mean(1)
@@ -191,7 +183,34 @@ def nested_cross_entropy(
     return (total, losses) if return_per_dim else total
 
 
+def _check_logits(logits: Tensor, labels: Tensor) -> tuple[int, int, int]:
+    """The shape (m, B, C) of logits that are one, if the labels are B of C classes."""
+    for name, given in (("logits", logits), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise WrongKind(f"{name} must be a torch tensor, got {type(given).__name__}")
+    if not logits.is_floating_point():
+        raise WrongKind(f"logits must hold floats, got {logits.dtype}")
+    if logits.ndim != 3 or logits.numel() == 0:
+        raise WrongValue(
+            f"logits must have shape (m, B, C), none of them 0, got {tuple(logits.shape)}"
+        )
+    prefixes, batch, classes = logits.shape
+    if labels.shape != (batch,):
+        raise WrongValue(f"labels must have shape ({batch},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise WrongKind(f"labels must be integers, got {labels.dtype}")
+    if not labels.is_meta:  # a tensor without numbers has nothing to check
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            bad = low if low < 0 else high
+            raise WrongValue(f"labels must lie between 0 and {classes - 1}, got {bad}")
+    return prefixes, batch, classes
+
+
 # --------------------------------------------------------------------------------- the cascade
+
+
+_ANY_SIZE = 2**31  # the sizes of a cascade are those that were trained; D is not asked for
 
 
 class CascadeScore(NamedTuple):
@@ -220,13 +239,9 @@ def confidence_and_right(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np
         array, True where the class of that probability is the label.
 
     Raises:
-        WrongValue: shapes that do not fit.
+        WrongKind, WrongValue: wrong shapes or types, a label that is no class.
     """
-    if logits.ndim != 3 or labels.shape != logits.shape[1:2]:
-        raise WrongValue(
-            f"logits must have shape (m, n, C) and labels (n,), got {tuple(logits.shape)} and "
-            f"{tuple(labels.shape)}"
-        )
+    _check_logits(logits, labels)
     sure, chosen = logits.detach().softmax(2).max(2)
     return sure.cpu().numpy(), (chosen == labels).cpu().numpy()
 
@@ -347,7 +362,7 @@ def oracle_score(right: ArrayLike, dims: Sequence[int]) -> CascadeScore:
 
 def _right_and_sizes(right: ArrayLike, dims: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     right = _rows("right", right)
-    sizes = check_dims(dims, max(dims, default=1))
+    sizes = check_dims(dims, _ANY_SIZE)
     if len(sizes) != len(right) or sizes != sorted(sizes):
         raise WrongValue(
             f"right needs one row per size, the smallest first; got {len(right)} rows, dims {dims}"
@@ -356,14 +371,24 @@ def _right_and_sizes(right: ArrayLike, dims: Sequence[int]) -> tuple[np.ndarray,
 
 
 def _rows(name: str, values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values) if name == "right" else check_numbers(name, values)
+    array = _bools(values) if name == "right" else check_numbers(name, values)
     if array.ndim != 2 or array.size == 0:
         raise WrongValue(
             f"{name} must have shape (prefixes, examples), none of them 0, got {array.shape}"
         )
-    if name == "right":
-        if array.dtype != bool:
-            raise WrongKind(f"right must hold bools, got {array.dtype}; compare classes with ==")
-    elif np.isnan(array).any():
-        raise WrongValue(f"{name} holds NaN")
+    if name != "right" and np.isnan(array).any():
+        prefix, example = np.argwhere(np.isnan(array))[0]
+        raise WrongValue(f"{name} holds NaN, first in row {prefix}, example {example}")
+    return array
+
+
+def _bools(values: ArrayLike) -> np.ndarray:
+    if np.ma.is_masked(values):
+        raise WrongKind("right is masked in places; leave those examples out, or fill them")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise WrongKind(f"right must be one array of bools: {error}") from None
+    if array.dtype != bool:
+        raise WrongKind(f"right must hold bools, got {array.dtype}; compare classes with ==")
     return array

@@ -52,9 +52,7 @@ def _run(argv: Sequence[str] | None) -> int:
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a console that knows no tick gets "?" and no crash
+        if isinstance(stream, io.TextIOWrapper):  # a console without ticks gets "?" and no crash
             stream.reconfigure(errors="replace")
     return args.func(args)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     from mrl_course.data import Retrieval
     from mrl_course.evaluation import Curve
@@ -192,8 +193,9 @@ def _trained_at_k(
 
     data = tokenise_triplets(regular, triplets)
     models = {dim: regular}
+    tokenizer = cast("StaticEmbedding", regular[0]).tokenizer
     for k in (k for k in DEFAULT_DIMS if k < dim):
-        models[k] = build_static_model([], k, seed=seed, tokenizer=regular[0].tokenizer)
+        models[k] = build_static_model([], k, seed=seed, tokenizer=tokenizer)
         if train(models[k], data, [k], seed=seed, epochs=epochs).interrupted:
             raise KeyboardInterrupt
     pairs = {k: tasks.curves(tasks.encode(models[k]), [k]) for k in sorted(models)}

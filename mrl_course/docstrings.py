@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mrl_course.arguments import check_texts
 from mrl_course.errors import DataSourceError
@@ -144,15 +144,17 @@ def _columns(packages: tuple[str, ...]) -> dict[str, list[str]]:
     with _silence():
         for package in packages:
             for library, module_name in _modules(package):
-                for candidate in _public_objects(library, module_name, _import(module_name)):
+                module = cast(types.ModuleType, _import(module_name))  # _modules has seen it
+                for candidate in _public_objects(library, module_name, module):
                     known = found.get(id(candidate.object))
                     if known is None or candidate.rank < known.rank:
                         found[id(candidate.object)] = candidate
     rows: dict[str, tuple[str, ...]] = {}
     for item in sorted(found.values(), key=lambda item: item.rank):
         doc = getattr(item.object, "__doc__", None)
-        own = isinstance(doc, str) and doc != type(item.object).__doc__  # not that of its class
-        pair = split_docstring(doc) if own else None
+        if not isinstance(doc, str) or doc == type(item.object).__doc__:  # that of its class
+            continue
+        pair = split_docstring(doc)
         if pair is not None:
             summary, description = pair
             row = (item.name, summary, description, item.library, item.module)

@@ -216,6 +216,7 @@ def similarity_softmax(
     with torch.no_grad():
         anchors, candidates, scale = _checked_pair(anchors, candidates, scale, more=False)
         logits = scale * (_unit(anchors) @ _unit(candidates).T)
+        _check_left_out(left_out, logits.shape)
         if left_out is not None:
             logits = logits.masked_fill(left_out, _NEVER)
         return logits.softmax(1)
@@ -276,18 +277,33 @@ def nested_distillation(
     """
     anchors, candidates, scale = _checked_pair(anchors, candidates, scale, more=False)
     dims, weight = _checked_sizes(anchors, dims, weights)
-    targets = targets.detach()
+    if not isinstance(targets, Tensor):
+        raise WrongKind(f"targets must be a torch tensor, got {type(targets).__name__}")
+    if not targets.is_floating_point():
+        raise WrongKind(f"targets must hold floats, got {targets.dtype}")
+    targets = targets.detach().to(anchors.dtype)
+    _check_left_out(left_out, targets.shape)
     if targets.shape != (len(anchors), len(candidates)):
         raise WrongValue(
             f"targets must have shape {(len(anchors), len(candidates))}, got {tuple(targets.shape)}"
         )
     sums = targets.sum(1)
-    if targets.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    if not targets.min() >= 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise WrongValue("each row of targets must be probabilities that sum to 1")
     _, cross = nested_losses(anchors, candidates, dims, weight, scale, targets, left_out)
     losses = cross - torch.special.entr(targets).sum(1).mean()
     total = (weight * losses).sum()
     return (total, losses) if return_per_dim else total
+
+
+def _check_left_out(left_out: Tensor | None, shape: torch.Size) -> None:
+    if left_out is None:
+        return
+    if not isinstance(left_out, Tensor) or left_out.dtype != torch.bool:
+        kind = left_out.dtype if isinstance(left_out, Tensor) else type(left_out).__name__
+        raise WrongKind(f"left_out must be a tensor of booleans, got {kind}")
+    if left_out.shape != shape:
+        raise WrongValue(f"left_out must have shape {tuple(shape)}, got {tuple(left_out.shape)}")
 
 
 def _info_nce(anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
@@ -343,7 +359,8 @@ class _NestedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_losses,) = grad_outputs
         anchors, candidates, *saved = ctx.saved_tensors
         rows = torch.arange(len(anchors), device=anchors.device)
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -156,7 +157,7 @@ def build_tiny_transformer(
         num_attention_heads=heads,
         intermediate_size=2 * width,
         max_position_embeddings=max_tokens,
-        pad_token_id=wrapped.pad_token_id,
+        pad_token_id=cast(int, wrapped.pad_token_id),
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

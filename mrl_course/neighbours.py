@@ -7,7 +7,7 @@ normalised here, after the cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,11 +17,13 @@ from mrl_course.arguments import (
     check_dims,
     check_embeddings,
     check_labels,
+    check_list,
     check_number,
+    check_numbers,
     check_rows,
     check_seed,
 )
-from mrl_course.errors import WrongValue
+from mrl_course.errors import WrongKind, WrongValue
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -87,7 +89,20 @@ def neighbour_overlap(emb: ArrayLike, reference: ArrayLike, top_k: int = 10) -> 
 
 
 def share_in_both(first: np.ndarray, second: np.ndarray) -> float:
-    """Two (n, m) arrays of row numbers, none twice in a row -> the mean share that rows share."""
+    """Two (n, m) arrays of row numbers, none twice in a row -> the mean share that rows share.
+
+    Raises:
+        WrongKind, WrongValue: no integers, or shapes that differ.
+    """
+    first, second = check_numbers("first", first), check_numbers("second", second)
+    for name, numbers in (("first", first), ("second", second)):
+        if numbers.dtype.kind not in "iu":
+            raise WrongKind(f"{name} must hold row numbers (integers), got dtype {numbers.dtype}")
+    if first.ndim != 2 or first.shape != second.shape or not first.size:
+        raise WrongValue(
+            "first and second must have one shape (n, m), n and m >= 1, got "
+            f"{first.shape} and {second.shape}"
+        )
     return float((first[:, :, None] == second[:, None, :]).any(axis=2).mean())
 
 
@@ -112,7 +127,7 @@ def neighbour_agreement(emb: ArrayLike, labels: Sequence, top_k: int = 10) -> fl
     return float((codes[nearest_rows(emb, top_k)] == codes[:, None]).mean())
 
 
-def score_clusters(clusters: Sequence, labels: Sequence) -> ClusterScores:
+def score_clusters(clusters: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> ClusterScores:
     """Purity and normalised mutual information of clusters against known groups.
 
     Args:
@@ -159,7 +174,8 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
 
     groups = check_count("groups", groups, most=len(emb), of="the rows")
     restarts = check_count("restarts", restarts, most=1000, of="a sensible number of starts")
-    means = KMeans(groups, n_init=restarts, random_state=check_seed(seed))
+    starts: Any = restarts  # the default is a string, so type checkers expect one
+    means = KMeans(groups, n_init=starts, random_state=check_seed(seed))
     unit = truncate(emb, emb.shape[1])
     # One thread: the order of sums, and so the result, must not depend on how many there are. For
     # some thousand rows it is no slower.
@@ -168,7 +184,11 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
 
 
 def cluster_scores(
-    emb: ArrayLike, labels: Sequence, groups: int | None = None, seed: int = 0, restarts: int = 5
+    emb: ArrayLike,
+    labels: Sequence | np.ndarray,
+    groups: int | None = None,
+    seed: int = 0,
+    restarts: int = 5,
 ) -> ClusterScores:
     """Cluster without looking at the labels, then compare: :func:`cluster`, `score_clusters`.
 
@@ -208,12 +228,11 @@ def nested_clusters(
         WrongKind, WrongValue: wrong shapes, NaN, ``dims`` and ``groups`` of different length.
     """
     emb = check_embeddings("emb", emb)
+    dims, groups = check_list("dims", dims), check_list("groups", groups)
     if len(dims) != len(groups) or not len(dims):
-        raise WrongValue(
-            f"dims and groups need one entry for each level, got {list(dims)} and {list(groups)}"
-        )
-    for dim in dims:  # one at a time: two levels may look at the same prefix
-        check_dims([dim], emb.shape[1])
+        raise WrongValue(f"dims and groups need one entry for each level, got {dims} and {groups}")
+    # One at a time: two levels may look at the same prefix.
+    dims = [check_dims([dim], emb.shape[1])[0] for dim in dims]
     parts = np.zeros(len(emb), dtype=np.int64)
     levels = []
     for dim, count in zip(dims, groups, strict=True):

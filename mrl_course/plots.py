@@ -6,8 +6,8 @@ also has a marker of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +22,13 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from mrl_course.arguments import check_count, check_matrix
+from mrl_course.arguments import (
+    check_count,
+    check_embeddings,
+    check_list,
+    check_number,
+    check_numbers,
+)
 from mrl_course.errors import WrongValue
 
 if TYPE_CHECKING:
@@ -40,7 +46,7 @@ OKABE_ITO = {
     "purple": "#CC79A7",
 }
 # One look per model, the same in every figure of the course.
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "matryoshka": {"color": OKABE_ITO["blue"], "marker": "o"},
     "matryoshka-tied": {"color": OKABE_ITO["sky blue"], "marker": "P", "linestyle": "--"},
     "regular": {"color": OKABE_ITO["vermillion"], "marker": "s"},
@@ -56,13 +62,13 @@ STYLES = {
     "frozen, rotated": {"color": OKABE_ITO["black"], "marker": "D"},
     "regular, rotated": {"color": OKABE_ITO["green"], "marker": "^"},
 }
-_OTHERS = [
+_OTHERS: list[dict[str, Any]] = [
     {"color": OKABE_ITO["orange"], "marker": "v"},
     {"color": OKABE_ITO["sky blue"], "marker": "P"},
     {"color": OKABE_ITO["yellow"], "marker": "*"},
 ]
 # One look per way of searching; the names are those of the recorded run ``search``.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "exact (numpy)": {"color": OKABE_ITO["black"], "marker": "D"},
     "exact (FAISS flat)": {"color": OKABE_ITO["black"], "marker": "s", "linestyle": "--"},
     "prefix only": {"color": OKABE_ITO["orange"], "marker": "v"},
@@ -85,7 +91,8 @@ COSTS = {
     "bytes_scanned": "bytes held for the first stage (log scale)",
     "bytes_stored": "bytes stored (log scale)",
 }
-_GROUP_LOOKS = [  # seven groups; yellow is left out, it is too pale for small dots
+# Seven groups; yellow is left out, it is too pale for small dots.
+_GROUP_LOOKS: list[dict[str, Any]] = [
     {"color": OKABE_ITO[color], "marker": marker}
     for color, marker in zip(
         ("blue", "vermillion", "green", "orange", "purple", "sky blue", "black"),
@@ -151,7 +158,7 @@ def plot_retention(
     if task is not None:
         if "task" not in results or task not in set(results["task"]):
             raise WrongValue(f"results hold no rows with task {task!r}")
-        results = results[results["task"] == task]
+        results = _where(results, results["task"] == task)
     missing = [name for name in ("model", "k", column) if name not in results]
     if missing or results.empty:
         raise WrongValue(f"results have no {missing[0] if missing else 'rows'} to draw")
@@ -166,13 +173,14 @@ def plot_retention(
         ax.plot(by_k.index, by_k["mean"], label=_plain(name), **look)
         if (by_k["max"] > by_k["min"]).any():
             ax.fill_between(by_k.index, by_k["min"], by_k["max"], color=look["color"], alpha=0.2)
-    k_axis(ax, results["k"])
+    k_axis(ax, sorted({int(k) for k in results["k"]}))
     known = results[column].replace([np.inf, -np.inf], np.nan).dropna()  # a score may be undefined
     if len(known):
         low, high = min(0, known.min()), 1.05 * known.max()
         ax.set_ylim(low, max(high, ax.get_ylim()[1]))  # a panel that shares this axis needs more
     if label is None:
-        label = TASKS.get(task, column).split(": ")[-1]  # the title names the task
+        label = column if task is None else TASKS.get(task, column)
+        label = label.split(": ")[-1]  # the title names the task
         label = "share of own full-size score" if column == "retention" else label
     ax.set_ylabel(label)
     if task is not None:
@@ -205,14 +213,14 @@ def plot_picture(
     Raises:
         WrongValue: wrong shapes, more than 7 groups to show, or one that no item has.
     """
-    points, labels = check_matrix("points", points), np.asarray(labels, dtype=str)
-    if points.shape[1] != 2 or labels.shape != (len(points),):
+    points, groups = check_embeddings("points", points), np.asarray(labels, dtype=str)
+    if points.shape[1] != 2 or groups.shape != (len(points),):
         raise WrongValue(
-            f"points must have shape (n, 2) and labels (n,), got {points.shape} and {labels.shape}"
+            f"points must have shape (n, 2) and labels (n,), got {points.shape} and {groups.shape}"
         )
     if show is None:
-        show = pd.Series(labels).value_counts(sort=True).index[: len(_GROUP_LOOKS)]
-    missing = sorted(set(show) - set(labels))
+        show = pd.Series(groups).value_counts(sort=True).index[: len(_GROUP_LOOKS)].tolist()
+    missing = sorted(set(show) - set(groups))
     if missing or len(show) > len(_GROUP_LOOKS):
         raise WrongValue(
             f"no item has the label {missing[0]!r}"
@@ -220,14 +228,14 @@ def plot_picture(
             else f"at most {len(_GROUP_LOOKS)} groups can be told apart by colour, got {len(show)}"
         )
     ax = ax or plt.subplots(figsize=(5.6, 5.0), layout="constrained")[1]
-    rest = ~np.isin(labels, list(show))
+    rest = ~np.isin(groups, list(show))
     ax.scatter(*points[rest].T, s=5, color="0.8", linewidths=0)
     for name, look in zip(show, _GROUP_LOOKS, strict=False):
-        ax.scatter(*points[labels == name].T, s=16, linewidths=0, label=_plain(name), **look)
+        ax.scatter(*points[groups == name].T, s=16, linewidths=0, label=_plain(name), **look)
     if names:
-        spots = _name_spots([points[labels == name] for name in show], np.ptp(points, axis=0))
+        spots = _name_spots([points[groups == name] for name in show], np.ptp(points, axis=0))
         for name, spot in zip(show, spots, strict=True):
-            text = ax.text(*spot, name, ha="center", va="center", parse_math=False)
+            text = ax.text(spot[0], spot[1], name, ha="center", va="center", parse_math=False)
             text.set(fontsize="small", fontweight="bold")
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.set(xticks=[], yticks=[])
@@ -267,7 +275,7 @@ def plot_history(history: History, ax: Axes | None = None, smooth: int = 10) -> 
     if frame.empty:
         raise WrongValue("the history holds no steps to draw")
     ax = ax or plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
-    smoothed = frame.rolling(smooth, min_periods=1).mean()
+    smoothed = cast("pd.DataFrame", frame.rolling(smooth, min_periods=1).mean())
     # From light (short prefixes) to dark (long ones) in an order that everyone can see.
     shades = plt.get_cmap("cividis_r")(np.linspace(0.15, 1, len(frame.columns)))
     for shade, k in zip(shades, sorted(frame.columns), strict=True):
@@ -320,7 +328,7 @@ def plot_recall_vs_cost(
     order += [name for name in dict.fromkeys(results["method"]) if name not in METHODS]
     spread = cost == "milliseconds" and {"low", "high"} <= set(results)
     for number, name in enumerate(order):
-        rows = results[results["method"] == name]
+        rows = _where(results, results["method"] == name)
         rows = rows.sort_values([cost, "recall"], ascending=[True, False])
         look = METHODS.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 6} | style
         best_so_far = rows["recall"].cummax().shift(fill_value=-1.0)
@@ -368,15 +376,17 @@ def plot_grid(
             this map by default.
 
     Raises:
-        WrongValue: the shape of ``scores`` is not (rows, columns).
+        WrongKind, WrongValue: no numbers; the shape of ``scores`` is not (rows, columns).
     """
-    scores = np.asarray(scores, dtype=float)
+    scores = check_numbers("scores", scores).astype(float)
+    low = None if low is None else check_number("low", low)
+    high = None if high is None else check_number("high", high)
     if scores.shape != (len(rows), len(columns)):
         raise WrongValue(f"scores must have shape {(len(rows), len(columns))}, got {scores.shape}")
     ax = ax or plt.subplots(figsize=(5, 3.6), layout="constrained")[1]
     image = ax.imshow(scores, cmap="cividis", vmin=low, vmax=high, origin="lower", aspect="auto")
     for (row, column), score in np.ndenumerate(scores):
-        dark = image.norm(score) < 0.6  # the number must be readable on its own cell
+        dark = np.less(image.norm(score), 0.6)  # the number must be readable on its own cell
         color = "white" if dark else "black"
         ax.text(column, row, f"{score:.2f}", ha="center", va="center", color=color)
     ax.set_xticks(range(len(columns)), [str(k) for k in columns])
@@ -386,14 +396,22 @@ def plot_grid(
     return ax
 
 
+def _where(frame: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The chosen rows; pandas does not say that a mask leaves a frame a frame."""
+    return cast("pd.DataFrame", frame[chosen])
+
+
 def _plain(name: str) -> str:
     """A name for a legend: two dollar signs would make a formula of what stands between."""
     return str(name).replace("$", r"\$")
 
 
-def k_axis(ax: Axes, sizes: Sequence[int]) -> None:
+def k_axis(ax: Axes, sizes: Collection[int]) -> None:
     """Make x a log axis over prefix sizes with plain numbers as ticks."""
-    low, high = int(min(sizes)), int(max(sizes))
+    checked = [check_count("sizes", size) for size in check_list("sizes", sizes)]
+    if not checked:
+        raise WrongValue("sizes is empty; give at least one prefix size")
+    low, high = min(checked), max(checked)
     ticks = [2**i for i in range(13) if low <= 2**i <= high]
     if ticks and high / ticks[-1] > 1.4:
         ticks.append(high)

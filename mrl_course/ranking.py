@@ -152,7 +152,7 @@ class PrefixIndex:
         plain: whether there is no such row.
     """
 
-    def __init__(self, corpus: ArrayLike, dims: int | Sequence[int]):
+    def __init__(self, corpus: ArrayLike, dims: int | Sequence[int]) -> None:
         """Copy and normalise the prefixes, in blocks.
 
         Args:

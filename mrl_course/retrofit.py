@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ from mrl_course.search import exact_search
 
 if TYPE_CHECKING:  # slow to import, and not needed by whoever has arrays
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbedding
 
 _BLOCK = 16_384  # rows mapped at a time
 _MOST_ROTATED = 768  # principal directions; the work grows with the cube
@@ -122,8 +122,8 @@ class Head:
         for column, title in _MEASURES.items():
             if column in self.report:
                 table = self.report.pivot_table(index="k", columns="method", values=column)
-                table = table[["raw", "pca", "head"]].to_string(float_format="{:.3f}".format)
-                text += f"\n\n{title}\n{table}"
+                table = cast("pd.DataFrame", table[["raw", "pca", "head"]])
+                text += f"\n\n{title}\n" + table.to_string(float_format="{:.3f}".format)
         return text
 
     def transform(
@@ -154,6 +154,8 @@ class Head:
         shape = (dim,) if one else (len(array), dim)
         if out is None:
             out = np.empty(shape, np.float32)
+        if not isinstance(out, np.ndarray):
+            raise WrongKind(f"out must be a NumPy array, got {type(out).__name__}")
         if out.shape != shape or out.dtype != np.float32:
             raise WrongValue(f"out must be float32 of shape {shape}, got {out.dtype} {out.shape}")
         self._map(array, dim, out[None] if one else out)
@@ -259,8 +261,8 @@ class Head:
                 check_finite(name, tensors.get(name, weight[0]))
         except Exception as error:  # safetensors raises its own kinds
             raise WrongValue(f"{path} is no head saved by mrl_course: {error}") from error
-        known = {name: tensors.get(name) for name in ("mean", "energy")}
-        return cls(weight, dims, model=metadata.get("model", ""), **known)
+        mean, energy = tensors.get("mean"), tensors.get("energy")
+        return cls(weight, dims, model=metadata.get("model", ""), mean=mean, energy=energy)
 
     def as_module(self) -> Dense:
         """The map as a Sentence Transformers ``Dense`` module without bias or activation."""
@@ -298,7 +300,7 @@ class Head:
         return SentenceTransformer(
             modules=[*model.children(), self.as_module()],
             device=str(model.device),
-            prompts=dict(model.prompts),
+            prompts=cast("dict[str, str]", dict(model.prompts)),
             default_prompt_name=model.default_prompt_name,
             similarity_fn_name=model.similarity_fn_name,
         )
@@ -322,7 +324,7 @@ class Head:
             )
         model = copy.deepcopy(model)
         with torch.no_grad():
-            table = model[0].embedding.weight
+            table = cast("StaticEmbedding", model[0]).embedding.weight
             weight = torch.from_numpy(np.ascontiguousarray(self.weight)).to(table.device)
             table.copy_((table.float() @ weight).to(table.dtype))
         return model
@@ -497,8 +499,11 @@ def cayley(free: torch.Tensor) -> torch.Tensor:
         (D, D) tensor Q with :math:`Q^\top Q = I` and determinant 1; gradients flow into ``free``.
 
     Raises:
-        ValueError: not a square matrix.
+        WrongKind, WrongValue: no float tensor, or not a square matrix.
     """
+    if not isinstance(free, torch.Tensor) or not free.is_floating_point():
+        kind = free.dtype if isinstance(free, torch.Tensor) else type(free).__name__
+        raise WrongKind(f"free must be a float tensor, got {kind}")
     if free.ndim != 2 or free.shape[0] != free.shape[1]:
         raise WrongValue(f"free must be a square matrix, got shape {tuple(free.shape)}")
     skew = (free - free.T) / 2

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from mrl_course.arguments import (
     check_count,
     check_dims,
+    check_matrix,
     check_number,
     check_seed,
     check_text,
@@ -178,7 +179,9 @@ def batches_without_duplicates(
     Returns:
         A list of int arrays of row numbers.
     """
-    batch_size = check_count("batch_size", batch_size)
+    batch_size, rows = check_count("batch_size", batch_size), check_matrix("rows", rows)
+    if rows.dtype.kind not in "iu":
+        raise WrongKind(f"rows must hold text numbers (integers), got dtype {rows.dtype}")
     texts = [frozenset(row) for row in rows.tolist()]
     order = rng.permutation(len(rows)).tolist()
     # A row that clashes waits under the text that it shares with the batch, the earliest row on
@@ -460,12 +463,13 @@ def _inner_dolls(anchors: Tensor, candidates: Tensor, dims: list[int], scale: fl
 
 
 def _static_module(model: SentenceTransformer) -> StaticEmbedding:
-    if not isinstance(model, SentenceTransformer) or not isinstance(model[0], StaticEmbedding):
+    first = model[0] if isinstance(model, SentenceTransformer) else None
+    if not isinstance(first, StaticEmbedding):
         raise WrongKind(
             "this loop trains static models only (the first module must be a StaticEmbedding, as "
             "in build_static_model); train other models with SentenceTransformerTrainer"
         )
-    return model[0]
+    return first
 
 
 def check_model_size(model: SentenceTransformer) -> int:

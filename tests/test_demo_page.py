@@ -455,6 +455,6 @@ def test_texts_names_and_queries_may_run_from_right_to_left(open_page, tmp_path)
         "() => [...document.querySelectorAll('.twin li .text, .twin li .name, .chip')]"
         ".map(node => [node.textContent, getComputedStyle(node).direction])"
     )
-    assert len(found) == 2 * 2 * 2 + 2
+    assert len(found) == 2 * 2 * 2 + 2 + 1  # and the button "Another example"
     for text, direction in found:
         assert direction == ("rtl" if text == texts[0] else "ltr")

@@ -1716,3 +1716,153 @@ def test_degenerate_data_is_no_silent_nan(name, parameter, case):
     assert said or all(not np.isnan(part).any() for part in parts), "NaN without a word"
     ours = [str(w.message) for w in said]
     assert len(set(ours)) == len(ours), f"the same warning twice: {ours}"
+
+
+# ----------------------------------------------------------------- zero rows, ties, equal rows
+
+_COSINES = [
+    (name, parameter)
+    for name, call in CALLS.items()
+    for parameter, door in call.doors.items()
+    if "x 1e-22" in door.same and not name.startswith(("int8.", "evaluation.pca", "neighbours.al"))
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), _COSINES)
+def test_a_zero_row_is_said_once(name, parameter):
+    """One warning that counts zero rows and says which is the first; no NaN comes of it."""
+    call = CALLS[name]
+    emb = _with(call.arguments[parameter], 3, 0.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = call(parameter, emb)
+    said = [w for w in caught if "only zeros" in str(w.message)]
+    assert len(said) == 1, [str(w.message) for w in caught]
+    assert f"1 of {len(emb)} rows" in str(said[0].message)
+    assert "first row 3" in str(said[0].message)
+    assert said[0].filename == __file__ or name.endswith("forward")
+    assert all(not np.isnan(p).any() for p in _parts(result) if p.dtype.kind == "f")
+
+
+def _quiet(function: Callable, *arguments: Any, **named: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return function(*arguments, **named)
+
+
+def _cosine(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """(n, m) by the book, zero rows 0."""
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(two, axis=1)
+    return (one @ two.T) / np.where(lengths > 0, lengths, 1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-15, 1e-22, 1e30])
+@pytest.mark.parametrize("what", ["search", "index", "rerank", "retrieval", "sqlite", "loss"])
+def test_a_zero_row_has_cosine_0(what, scale):
+    """Everywhere the same: a row without direction is as near as one at a right angle."""
+    factor = np.float32(scale)
+    corpus, asked = _with(CORPUS, [3, 9], 0.0), _with(QUERIES, 2, 0.0)
+    wanted = _cosine(asked, corpus)
+    order = np.argsort(-np.round(wanted, 6), axis=1, kind="stable")
+    corpus, asked = corpus * factor, asked * factor
+    if what == "retrieval":
+        # Each query asks for one zero row: it is found by chance among all that have cosine 0.
+        found = _quiet(evaluation.retrieval_curve, asked, corpus, [3] * 6, [8], 10)[8]
+        ahead = (wanted > 1e-7).sum(axis=1)
+        tied = (np.abs(wanted) <= 1e-7).sum(axis=1)
+        assert found == pytest.approx(np.clip((10 - ahead) / tied, 0, 1).mean(), abs=1e-9)
+        return
+    if what == "loss":
+        anchors, table = (torch.from_numpy(x).requires_grad_() for x in (asked, corpus))
+        loss = _quiet(losses.nested_info_nce, anchors, table, [8])
+        logits = 20 * torch.from_numpy(wanted)
+        right = torch.nn.functional.cross_entropy(logits, torch.arange(6))
+        assert loss.item() == pytest.approx(right.item(), rel=1e-4)
+        loss.backward()
+        assert not anchors.grad[2].any()
+        assert not table.grad[[3, 9]].any()
+        assert torch.isfinite(table.grad).all()
+        return
+    if what == "sqlite":
+
+        def run(index: engines.SqliteIndex) -> Any:
+            index.add(corpus)
+            return index.exact(asked, 24)
+
+        found = _quiet(_index, run)
+    elif what == "rerank":
+        every = np.tile(np.arange(24), (6, 1))
+        found = _quiet(search.rerank, asked, corpus, every, 24)
+    elif what == "index":
+        index = _quiet(ranking.PrefixIndex, corpus, [8])
+        found = _quiet(search.exact_search, asked, index, 24)
+    else:
+        found = _quiet(search.exact_search, asked, corpus, 24)
+    np.testing.assert_allclose(
+        found.scores, np.take_along_axis(wanted, found.indices, 1), atol=1e-5
+    )
+    clear = np.arange(6) != 2  # the zero query ties with all
+    assert np.array_equal(found.indices[clear], order[clear])
+    assert not found.scores[2].any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-22, 1e30])
+def test_zero_rows_stay_zero(scale):
+    """Cut or mapped, a row without direction gets none."""
+    emb = _with(FITTED, 3, 0.0) * np.float32(scale)
+    for cut in (
+        _quiet(search.truncate, emb, 4),
+        _quiet(_head().transform, emb, 4),
+        _quiet(search.truncate, torch.from_numpy(emb), 4).numpy(),
+    ):
+        assert not cut[3].any()
+        rest = np.delete(cut, 3, axis=0)
+        np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("scale", [1.0, 1e-22, 1e30])
+def test_ties_do_not_know_the_order_of_the_corpus(seed, scale):
+    """Sign bits tie a lot: curve, search and tuning say the same for every order of the rows."""
+    signs = np.sign(CORPUS[:, :5]) * np.float32(scale)
+    asked = np.sign(MANY[:, :5])
+    order = np.random.default_rng(seed).permutation(24)
+    place = np.argsort(order)  # where each row stands now
+    relevant = np.arange(48) % 24
+    first = evaluation.retrieval_curve(asked, signs, relevant, [3, 5], 3)
+    again = evaluation.retrieval_curve(asked, signs[order], place[relevant], [3, 5], 3)
+    assert dict(again) == pytest.approx(dict(first), abs=1e-12)
+    one, two = (search.exact_search(asked, rows, 24).scores for rows in (signs, signs[order]))
+    np.testing.assert_array_equal(one, two)  # equal rows have equal scores, to the last bit
+    if len(np.unique(asked, axis=0)) >= 40:
+        pytest.fail("sign bits of 5 numbers have at most 32 values")
+    real = MANY  # different queries, rows that tie
+    tuned = [
+        search.tune_shortlist(
+            np.sign(real) + 0.01 * real, np.sign(rows) * np.float32(scale), 0.9, 3,
+            dims=[4], sizes=[3, 6, 12],
+        ).table[["recall", "checked_recall"]]
+        for rows in (CORPUS, CORPUS[order])
+    ]  # fmt: skip
+    np.testing.assert_allclose(*tuned, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-22, 1e30])
+@pytest.mark.parametrize("rows", [1, 2, 24])
+def test_rows_that_are_all_equal(rows, length):
+    """One direction: every cosine is 1, every order is as good, and nothing can be learnt."""
+    equal = np.repeat(CORPUS[:1], rows, axis=0) * np.float32(length)
+    found = search.exact_search(CORPUS[:1], equal, rows)
+    np.testing.assert_allclose(found.scores, 1, atol=1e-6)
+    assert found.indices.tolist() == [list(range(rows))]
+    curve = evaluation.retrieval_curve(CORPUS[:1], equal, [0], [4, 8], 1)
+    assert curve[4] == curve[8] == pytest.approx(1 / rows)
+    if rows > 1:
+        with pytest.warns(UserWarning, match="all pairs have the same cosine"):
+            curve = evaluation.similarity_curve(equal, equal, np.arange(rows), [4, 8])
+        assert np.isnan(curve[8])
+        with pytest.warns(UserWarning, match="no variance"):
+            evaluation.pca_rotation(equal)
+    with pytest.raises(WrongValue, match=f"{rows} rows are too few|one direction|different"):
+        _quiet(retrofit.fit_head, np.repeat(equal, 4, axis=0), progress=False)

@@ -1,7 +1,10 @@
 """Exercises of lesson 03: mean of tokens, batches without repeats, a loss that can train."""
 
+from typing import cast
+
 import numpy as np
 import torch
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from mrl_course.check.engine import Wrong, compare_arrays, register
 from mrl_course.losses import info_nce
@@ -223,7 +226,7 @@ def a_loss_that_trains(answer):
     anchors = ["a cat sleeps on a mat", "two boys play", "a red car waits"]
     positives = ["a cat sleeps", "two boys play outside on a mat", "a car waits near two boys"]
     model = build_static_model([*anchors, *positives], dim=8, seed=1)
-    table = model[0].embedding.weight
+    table = cast(StaticEmbedding, model[0]).embedding.weight
     loss = answer(model, anchors, positives)
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         return "return the loss as a tensor with one number, from which backward() can start."

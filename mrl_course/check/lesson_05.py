@@ -1,5 +1,7 @@
 """Exercises of lesson 05: cut and normalise, two sizes, int8 in the right order, packed signs."""
 
+from typing import Literal, cast
+
 import numpy as np
 from sentence_transformers.util import quantize_embeddings
 
@@ -150,11 +152,13 @@ def cosines_of_different_sizes(answer):
 def int8_codes(train_emb: np.ndarray, corpus: np.ndarray, k: int) -> np.ndarray:
     """int8 codes of prefixes, ranges from cut training vectors, (m, D), (n, D) -> (n, k)."""
     prefixes, sample = truncate(corpus, k), truncate(train_emb, k)
-    return quantize_embeddings(prefixes, precision="int8", calibration_embeddings=sample)
+    codes = quantize_embeddings(prefixes, precision="int8", calibration_embeddings=sample)
+    return cast(np.ndarray, codes)  # a list only where a list was given
 
 
 def _int8(emb, sample):
-    return quantize_embeddings(emb, precision="int8", calibration_embeddings=sample)
+    codes = quantize_embeddings(emb, precision="int8", calibration_embeddings=sample)
+    return cast(np.ndarray, codes)
 
 
 _INT8_MISTAKES = {
@@ -229,12 +233,12 @@ def _near(got: np.ndarray, want: np.ndarray) -> bool:
 
 def unpack_signs(codes: np.ndarray, k: int) -> np.ndarray:
     """Signs of ``precision="binary"`` codes, (n, bytes) int8 -> (n, k), each 1 or -1."""
-    packed = codes.view(np.uint8) ^ 0x80  # the 128 that was taken off is the highest bit
+    packed = codes.view(np.uint8) ^ np.uint8(0x80)  # the 128 that was taken off is the highest bit
     return np.where(np.unpackbits(packed, axis=1)[:, :k] == 1, 1, -1)
 
 
-def _unpack(codes, k, flip=True, order="big"):
-    packed = codes.view(np.uint8) ^ (0x80 if flip else 0)
+def _unpack(codes, k, flip=True, order: Literal["big", "little"] = "big"):
+    packed = codes.view(np.uint8) ^ np.uint8(0x80 if flip else 0)
     return np.where(np.unpackbits(packed, axis=1, bitorder=order)[:, :k] == 1, 1, -1)
 
 
@@ -265,7 +269,7 @@ def signs_of_binary(answer):
     rng = np.random.default_rng(9)
     for k in (16, 11):
         emb = rng.normal(size=(20, k)).astype(np.float32)
-        codes = quantize_embeddings(emb, precision="binary")
+        codes = cast(np.ndarray, quantize_embeddings(emb, precision="binary"))
         got, want = answer(codes, k), np.where(emb > 0, 1, -1)
         problem = compare_arrays(got, want)
         if problem is None:

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +121,8 @@ def main_score_of_the_full_size(answer):
                 f"an evaluator is missing: {len(evaluator.evaluators)} for the sizes {dims}; "
                 "each size needs its own."
             )
-        values = [got.get(evaluator_.primary_metric) for evaluator_ in evaluator.evaluators]
+        metrics: list[Any] = [one.primary_metric for one in evaluator.evaluators]
+        values: list[Any] = [got.get(metric) for metric in metrics]
         if np.ptp(values) < 1e-9:
             return "all sizes have the same score: give each evaluator its truncate_dim=k."
         score = got["sequential_score"]
@@ -328,17 +330,21 @@ def fewer_layers(answer):
     for layers in (2, 1):
         want = shallow(model, layers)
         got = answer(model, layers)
-        if len(model[0].auto_model.encoder.layer) != 3:
+        if len(_bert(model).encoder.layer) != 3:
             return "the caller's model has lost its layers: work on a copy (copy.deepcopy)."
         if not isinstance(got, SentenceTransformer):
             return "return a SentenceTransformer."
-        kept = len(got[0].auto_model.encoder.layer)
+        kept = len(_bert(got).encoder.layer)
         if kept != layers:
             return f"asked for {layers}, your model has {kept} layers."
         if compare_arrays(got.encode(texts), want.encode(texts), atol=1e-4):
             return f"the embeddings are not those of the first layers; asked for {layers} of 3."
-        if got[0].auto_model.config.num_hidden_layers != layers:
+        if _bert(got).config.num_hidden_layers != layers:
             return "the config still says 3 layers: saved and loaded, the model would be deep again"
     if compare_arrays(model.encode(texts), before):
         return "the caller's model has changed: work on a copy (copy.deepcopy)."
     return None
+
+
+def _bert(model: Any) -> Any:
+    return model[0].auto_model

@@ -225,7 +225,7 @@ def teacher_that_stays(answer):
         return (value.item(), gradient), None
 
     got, problem = value_and_gradient(answer)
-    if problem:
+    if got is None:
         return problem
     known = {
         "the teacher looks at the new vectors; it must look at the original ones.": _loss(_moving),
@@ -234,13 +234,17 @@ def teacher_that_stays(answer):
         "teacher and pupil are in the wrong order inside the divergence: sum t log(t / p).": _loss(
             _fixed, reverse=True
         ),
-        f"only one size counts; sum over all of {dims}.": lambda *a: _loss(_fixed)(*a[:2], [2]),
+        f"only one size counts; sum over all of {dims}.": (
+            lambda original, weight, dims: _loss(_fixed)(original, weight, [2])
+        ),
     }
     want, _ = value_and_gradient(distil_loss)
+    assert want is not None  # the right answer has a gradient
     if abs(got[0] - want[0]) < 1e-3 and torch.allclose(got[1], want[1], atol=1e-3):
         return None
     for says, function in known.items():
         other, _ = value_and_gradient(function)
+        assert other is not None  # each of these has one, too
         if abs(got[0] - other[0]) < 1e-3 and torch.allclose(got[1], other[1], atol=1e-3):
             return says
     if abs(got[0] / want[0] - 1) > 1e-3:

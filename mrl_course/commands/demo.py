@@ -61,7 +61,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is 0."""
     out = check_writable_file(args.out)  # before the training, not after it
-    how = {"dim": args.dim, "vocab_size": args.vocab, "seed": args.seed, "rotate": args.rotate}
+    how: dict[str, Any] = {"dim": args.dim, "vocab_size": args.vocab, "seed": args.seed}
+    how["rotate"] = args.rotate
     how["say"] = lambda line: print(line, flush=True)
     how["twins"] = _load_twins(user_path(args.models), args.rotate) if args.models else None
     if args.corpus == "docstrings":
@@ -90,4 +91,4 @@ def _load_twins(folder: Path, regular_only: bool) -> Any:
     from mrl_course.training import Twins
 
     models = [SentenceTransformer(str(folder / name), device="cpu") for name in names]
-    return models[0] if regular_only else Twins(*models)
+    return models[0] if regular_only else Twins(models[0], models[1])

@@ -97,7 +97,11 @@ def check_versions() -> Iterable[Finding]:
         )
         return
     core = [r for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})]
-    extra = [r for r in declared if r not in core and r.marker.evaluate({"extra": "lessons"})]
+    extra = [
+        r
+        for r in declared
+        if r.marker is not None and r not in core and r.marker.evaluate({"extra": "lessons"})
+    ]
     good = 0
     for level, wanted, use in ((PROBLEM, core, ""), (NOTE, extra, " (to read and run lessons)")):
         for requirement in wanted:

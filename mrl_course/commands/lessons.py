@@ -257,7 +257,7 @@ def execute_lesson(
         KeyboardInterrupt: Ctrl-C; the kernel has been stopped.
     """
     start = time.perf_counter()
-    notebook = read_notebook(path)
+    notebook: Any = read_notebook(path)  # nbformat's own kind of dict
     started: list[int] = []  # the places of the cells, so that the last one is where it failed
     client = _client(notebook, timeout, started)
     try:
@@ -278,8 +278,8 @@ def execute_lesson(
 def _client(notebook: Any, timeout: int, started: list[int]) -> Any:
     """Remove the stored outputs from a notebook and return an nbclient that will fill it."""
     try:
-        from jupyter_client import AsyncKernelManager
         from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+        from jupyter_client.manager import AsyncKernelManager
         from nbclient import NotebookClient
     except ImportError as error:
         raise _missing(error) from None

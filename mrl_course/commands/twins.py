@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mrl_course import DEFAULT_DIMS
 from mrl_course.commands.shared import at_least, positive, seed
@@ -111,14 +111,15 @@ def table(results: pd.DataFrame) -> str:
     many = results["seed"].nunique()
     parts = []
     for task, rows in results.groupby("task", sort=False):
-        rows = rows[rows["k"].isin([*DEFAULT_DIMS, rows["k"].max(), rows["k"].max() // 12])]
+        shown = rows["k"].isin([*DEFAULT_DIMS, rows["k"].max(), rows["k"].max() // 12])
+        rows = cast("pd.DataFrame", rows[shown])
         for column, title in (("score", ""), ("retention", ", share of own full-size score")):
             pivot = rows.groupby(["k", "model"])[column].mean().unstack("model")
             pivot = pivot.reindex(columns=rows["model"].unique())
             pivot.columns.name = None
             seeds = f" (mean of {many} seeds)" if many > 1 else ""
             text = pivot.to_string(float_format="{:.3f}".format, na_rep="-")
-            parts.append(f"{TASKS[task]}{title}{seeds}\n{text}")
+            parts.append(f"{TASKS[str(task)]}{title}{seeds}\n{text}")
     return "\n\n".join(parts)
 
 
@@ -180,8 +181,9 @@ def _draw(results: pd.DataFrame, path: Path) -> None:
     for column, task in enumerate(tasks):
         for row, measure in enumerate(("score", "retention")):
             ax = plot_retention(results, task, measure, ax=grid[row, column])
-            if row or column:
-                ax.get_legend().remove()
+            legend = ax.get_legend()
+            if legend is not None and (row or column):
+                legend.remove()
             if row == 0:
                 ax.set_xlabel("")
     seeds = results["seed"].nunique()

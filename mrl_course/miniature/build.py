@@ -203,10 +203,10 @@ def _pair(grammar: Grammar, rng: Random) -> tuple[str, str, float]:
     elif level == "unrelated":
         second, mode = grammar.weaken(rng, grammar.frame(rng), 0.7), "same"
     voice = Voice(rng)
-    sentences = say(first, voice), say(second, Voice(rng, mode, frozenset(voice.said)))
+    one, other = say(first, voice), say(second, Voice(rng, mode, frozenset(voice.said)))
     if chance(rng, 0.5):
-        sentences = sentences[::-1]
-    return (*sentences, meaning_overlap(first, second))
+        one, other = other, one
+    return one, other, meaning_overlap(first, second)
 
 
 def _pairs(

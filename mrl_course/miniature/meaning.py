@@ -260,7 +260,7 @@ class Grammar:
         return NP(thing, count if thing.countable else None, adjectives)
 
     def _second(self, rng: Random, scene: Scene, event: Event) -> Event | None:
-        avoid = frozenset({event.actor.thing, event.partner.thing if event.partner else None})
+        avoid = frozenset(np.thing for np in (event.actor, event.partner) if np)
         other = self.event(rng, scene, avoid)
         taken = [np.thing for np in (event.actor, event.partner, event.object) if np]
         clash = other.action is event.action or any(_related(other.actor.thing, t) for t in taken)
@@ -568,7 +568,8 @@ class Grammar:
         words = (*np.adjectives[:n], word, *np.adjectives[n + 1 :])
         return self._event(frame, **{slot: replace(np, adjectives=words)})
 
-    def _edit_setting(self, rng: Random, frame: Frame) -> Frame:
+    def _edit_setting(self, rng: Random, frame: Frame) -> Frame | None:
+        assert frame.setting is not None  # as _edits requires
         old = frame.setting.place
         name = frame.scene.name
         if frame.scene.kind == "caption" and chance(rng, 0.3):
@@ -590,6 +591,7 @@ class Grammar:
     def _edit_wear(self, rng: Random, frame: Frame) -> Frame:
         told = "wear" if frame.second is None and chance(rng, 0.4) else frame.told
         wear = frame.wear
+        assert wear is not None  # as _edits requires
         if frame.bare or not wear.adjectives or chance(rng, 0.3):
             wear = replace(wear, adjectives=())
             return replace(frame, wear=wear, bare=not frame.bare, told=told)
@@ -602,6 +604,7 @@ class Grammar:
         return replace(frame, wear=replace(wear, adjectives=words), told=told)
 
     def _edit_when(self, rng: Random, frame: Frame) -> Frame:
+        assert frame.when is not None  # as _edits requires
         group = self.lexicon.times[frame.when.group]
         return replace(frame, when=choose(rng, [w for w in group if w is not frame.when]))
 

@@ -221,6 +221,7 @@ class Sentence:
     def garment(self, leads: Sequence[str]) -> str:
         """What the actor wears, behind one of the leads, such as "in" or "wearing"."""
         frame = self.frame
+        assert frame.wear is not None  # asked for only where there is one
         if frame.wear.thing.name in WHOLE_BODY:
             leads = (*leads, "dressed in")
         elif frame.wear.thing.name == "backpack":
@@ -257,6 +258,7 @@ class Sentence:
     def wear_only(self) -> str:
         """A chef is wearing a red apron."""
         event = self.frame.event
+        assert self.frame.wear is not None  # what is told is the garment
         self.definite = self.voice.maybe(0.5)
         who, plural = self.subject(event)
         be = {("past", True): "were", ("past", False): "was"}.get(
@@ -501,6 +503,7 @@ SOURCES = (
 
 def say(frame: Frame, voice: Voice) -> str:
     """One sentence for the frame; wordings and pattern are chosen by the voice."""
+    sentence = ""
     for _ in range(20):
         voice.said.clear()
         sentence = Sentence(frame, voice).build()
