@@ -101,7 +101,9 @@ DESCRIPTION_LENGTH = (40, 600)
 
 # Old names of torch.Tensor, one per number type, each with copies of its methods; and `input`,
 # which Jupyter replaces by its own, so that a lesson would read other rows than a script.
-_SKIPPED = re.compile(r"input$|torch\.([a-z]+\.)*[A-Z]\w+Tensor\b")
+_SKIPPED = re.compile(
+    r"input$|torch\.([a-z]+\.)*[A-Z]\w+Tensor\b|matplotlib\.pyplot\.draw_if_interactive$"
+)
 
 # Summaries that name another object instead of saying anything.
 _STUB = re.compile(
