@@ -411,6 +411,8 @@ def _checked_pair(
         if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
             emb = emb / peak[:, None]  # a cosine does not depend on lengths
         checked.append(emb)
+    wide = torch.promote_types(checked[0].dtype, checked[1].dtype)
+    checked = [emb.to(wide) for emb in checked]
     if anchors.shape[1] != candidates.shape[1]:
         raise WrongValue(
             f"anchors have {anchors.shape[1]} numbers each and candidates {candidates.shape[1]}; "

@@ -24,6 +24,7 @@ from mrl_course.arguments import (
     check_seed,
 )
 from mrl_course.errors import WrongKind, WrongValue
+from mrl_course.ranking import PrefixIndex
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -267,6 +268,8 @@ def align_picture(picture: ArrayLike, reference: ArrayLike) -> np.ndarray:
 
     picture = check_embeddings("picture", picture).astype(np.float64)
     reference = check_embeddings("reference", reference).astype(np.float64)
+    size = np.abs(picture).max()
+    picture = picture / (size if size > 0 else 1)  # squares stay within the range of floats
     if picture.shape != reference.shape:
         raise WrongValue(
             f"picture has shape {picture.shape} and reference {reference.shape}; must be equal"
@@ -345,6 +348,7 @@ def recommend(
     taste = unit[rows].mean(axis=0)
     if not np.linalg.norm(taste) > 1e-6:
         raise WrongValue("the liked items point in opposite directions; their mean is zero")
-    found = exact_search(taste, unit, top_k=top_k + len(rows))
+    index, _ = PrefixIndex.build(unit, unit.shape[1])  # its zero rows were reported above
+    found = exact_search(taste, index, top_k=top_k + len(rows))
     new = ~np.isin(found.indices, rows)
     return Neighbours(found.indices[new][:top_k], found.scores[new][:top_k])
