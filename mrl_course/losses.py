@@ -359,8 +359,9 @@ class _NestedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_losses,) = grad_outputs
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
+        ctx: Any, grad_losses: Tensor
+    ) -> tuple[Tensor | None, ...]:
         anchors, candidates, *saved = ctx.saved_tensors
         rows = torch.arange(len(anchors), device=anchors.device)
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
