@@ -266,20 +266,20 @@ def align_picture(picture: ArrayLike, reference: ArrayLike) -> np.ndarray:
     """
     from scipy.linalg import orthogonal_procrustes
 
-    picture = check_embeddings("picture", picture).astype(np.float64)
-    reference = check_embeddings("reference", reference).astype(np.float64)
-    size = np.abs(picture).max()
-    picture = picture / (size if size > 0 else 1)  # squares stay within the range of floats
-    if picture.shape != reference.shape:
+    points = check_embeddings("picture", picture).astype(np.float64)
+    wanted = check_embeddings("reference", reference).astype(np.float64)
+    size = np.abs(points).max()
+    points = points / (size if size > 0 else 1)  # squares stay within the range of floats
+    if points.shape != wanted.shape:
         raise WrongValue(
-            f"picture has shape {picture.shape} and reference {reference.shape}; must be equal"
+            f"picture has shape {points.shape} and reference {wanted.shape}; must be equal"
         )
-    centred, target = picture - picture.mean(axis=0), reference - reference.mean(axis=0)
+    centred, target = points - points.mean(axis=0), wanted - wanted.mean(axis=0)
     spread = (centred**2).sum()
     if spread == 0:
         raise WrongValue("all points of picture are equal; there is nothing to turn")
     turn, stretch = orthogonal_procrustes(centred, target)
-    return stretch / spread * centred @ turn + reference.mean(axis=0)
+    return stretch / spread * centred @ turn + wanted.mean(axis=0)
 
 
 def kept_above_chance(score: float, full_score: float, chance: float) -> float:
