@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from mrl_course.arguments import (
     check_count,
     check_dims,
+    check_list,
     check_number,
     check_numbers,
     check_weights,
@@ -326,6 +327,8 @@ def cascade_score(stops: ArrayLike, right: ArrayLike, dims: Sequence[int]) -> Ca
             ascend.
     """
     right, sizes = _right_and_sizes(right, dims)
+    if not hasattr(stops, "dtype"):  # a list is looked at one by one: NumPy would cast it
+        stops = [check_count(f"stops[{i}]", x, 0) for i, x in enumerate(check_list("stops", stops))]
     stops = check_numbers("stops", stops)
     if stops.dtype.kind not in "iu":
         raise WrongKind(f"stops must be row numbers (integers), got dtype {stops.dtype}")

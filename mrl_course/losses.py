@@ -359,8 +359,9 @@ class _NestedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_losses,) = grad_outputs
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
+        ctx: Any, grad_losses: Tensor
+    ) -> tuple[Tensor | None, ...]:
         anchors, candidates, *saved = ctx.saved_tensors
         rows = torch.arange(len(anchors), device=anchors.device)
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
@@ -411,6 +412,8 @@ def _checked_pair(
         if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
             emb = emb / peak[:, None]  # a cosine does not depend on lengths
         checked.append(emb)
+    wide = torch.promote_types(checked[0].dtype, checked[1].dtype)
+    checked = [emb.to(wide) for emb in checked]
     if anchors.shape[1] != candidates.shape[1]:
         raise WrongValue(
             f"anchors have {anchors.shape[1]} numbers each and candidates {candidates.shape[1]}; "

@@ -24,6 +24,7 @@ from mrl_course.arguments import (
     check_seed,
 )
 from mrl_course.errors import WrongKind, WrongValue
+from mrl_course.ranking import PrefixIndex
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -265,18 +266,20 @@ def align_picture(picture: ArrayLike, reference: ArrayLike) -> np.ndarray:
     """
     from scipy.linalg import orthogonal_procrustes
 
-    picture = check_embeddings("picture", picture).astype(np.float64)
-    reference = check_embeddings("reference", reference).astype(np.float64)
-    if picture.shape != reference.shape:
+    points = check_embeddings("picture", picture).astype(np.float64)
+    wanted = check_embeddings("reference", reference).astype(np.float64)
+    size = np.abs(points).max()
+    points = points / (size if size > 0 else 1)  # squares stay within the range of floats
+    if points.shape != wanted.shape:
         raise WrongValue(
-            f"picture has shape {picture.shape} and reference {reference.shape}; must be equal"
+            f"picture has shape {points.shape} and reference {wanted.shape}; must be equal"
         )
-    centred, target = picture - picture.mean(axis=0), reference - reference.mean(axis=0)
+    centred, target = points - points.mean(axis=0), wanted - wanted.mean(axis=0)
     spread = (centred**2).sum()
     if spread == 0:
         raise WrongValue("all points of picture are equal; there is nothing to turn")
     turn, stretch = orthogonal_procrustes(centred, target)
-    return stretch / spread * centred @ turn + reference.mean(axis=0)
+    return stretch / spread * centred @ turn + wanted.mean(axis=0)
 
 
 def kept_above_chance(score: float, full_score: float, chance: float) -> float:
@@ -345,6 +348,7 @@ def recommend(
     taste = unit[rows].mean(axis=0)
     if not np.linalg.norm(taste) > 1e-6:
         raise WrongValue("the liked items point in opposite directions; their mean is zero")
-    found = exact_search(taste, unit, top_k=top_k + len(rows))
+    index, _ = PrefixIndex.build(unit, unit.shape[1])  # its zero rows were reported above
+    found = exact_search(taste, index, top_k=top_k + len(rows))
     new = ~np.isin(found.indices, rows)
     return Neighbours(found.indices[new][:top_k], found.scores[new][:top_k])

@@ -167,7 +167,8 @@ def plot_retention(
     order += [name for name in dict.fromkeys(results["model"]) if name not in STYLES]
     for number, name in enumerate(order):
         by_k = results[results["model"] == name].groupby("k")[column].agg(["mean", "min", "max"])
-        look = STYLES.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 5} | style
+        usual = STYLES.get(name, _OTHERS[number % len(_OTHERS)])
+        look: dict[str, Any] = {**usual, "markersize": 5, **style}
         if len(by_k) > 40:  # all D sizes: a marker on each would hide the line
             look["marker"] = None
         ax.plot(by_k.index, by_k["mean"], label=_plain(name), **look)
@@ -330,7 +331,8 @@ def plot_recall_vs_cost(
     for number, name in enumerate(order):
         rows = _where(results, results["method"] == name)
         rows = rows.sort_values([cost, "recall"], ascending=[True, False])
-        look = METHODS.get(name, _OTHERS[number % len(_OTHERS)]) | {"markersize": 6} | style
+        usual = METHODS.get(name, _OTHERS[number % len(_OTHERS)])
+        look: dict[str, Any] = {**usual, "markersize": 6, **style}
         best_so_far = rows["recall"].cummax().shift(fill_value=-1.0)
         front = rows[rows["recall"] > best_so_far]
         ax.plot(front[cost], front["recall"], label=_plain(name), **look)

@@ -695,7 +695,7 @@ def _codes(emb: np.ndarray) -> np.ndarray:
     codes, known = np.empty(len(emb), np.int64), {}
     for start in range(0, len(emb), _BLOCK):
         for i, row in enumerate(unit_rows(emb[start : start + _BLOCK]) + 0.0):  # no -0.0
-            key = hashlib.blake2b(row, digest_size=16).digest() if row.any() else None
+            key = hashlib.blake2b(row.tobytes(), digest_size=16).digest() if row.any() else None
             codes[start + i] = -1 if key is None else known.setdefault(key, len(known))
     return codes
 

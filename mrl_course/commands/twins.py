@@ -114,7 +114,8 @@ def table(results: pd.DataFrame) -> str:
         shown = rows["k"].isin([*DEFAULT_DIMS, rows["k"].max(), rows["k"].max() // 12])
         rows = cast("pd.DataFrame", rows[shown])
         for column, title in (("score", ""), ("retention", ", share of own full-size score")):
-            pivot = rows.groupby(["k", "model"])[column].mean().unstack("model")
+            means = cast("pd.Series", rows.groupby(["k", "model"])[column].mean())
+            pivot = cast("pd.DataFrame", means.unstack("model"))
             pivot = pivot.reindex(columns=rows["model"].unique())
             pivot.columns.name = None
             seeds = f" (mean of {many} seeds)" if many > 1 else ""
