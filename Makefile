@@ -20,6 +20,8 @@ course: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
 	$(BIN)/python -m pytest
 	$(NBVAL_ENV) $(BIN)/python -m pytest \
 	  --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=300 \

@@ -99,8 +99,9 @@ LIBRARIES = {
 SUMMARY_LENGTH = (15, 200)  # characters
 DESCRIPTION_LENGTH = (40, 600)
 
-# Old names of torch.Tensor, one per number type, each with copies of its methods; and `input`,
-# which Jupyter replaces by its own, so that a lesson would read other rows than a script.
+# Old names of torch.Tensor, one per number type, each with copies of its methods; and two whose
+# docstrings Jupyter changes (`input` is its own, figures empty the other), so that a lesson would
+# read other rows than a script.
 _SKIPPED = re.compile(
     r"input$|torch\.([a-z]+\.)*[A-Z]\w+Tensor\b|matplotlib\.pyplot\.draw_if_interactive$"
 )

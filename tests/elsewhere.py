@@ -33,7 +33,7 @@ sys.path[:0] = [str(REPOSITORY), str(STARTUP)]
 
 from faults import FAULTS  # noqa: E402
 
-from mrl_course.lessons import KERNEL_ENVIRONMENT, OFFLINE_ENVIRONMENT  # noqa: E402
+from mrl_course.commands.lessons import KERNEL_ENVIRONMENT, OFFLINE_ENVIRONMENT  # noqa: E402
 
 TRAINING = ("03", "04", "08", "09", "10", "11")
 """The lessons in which a training multiplies rounding; CI nudges these."""

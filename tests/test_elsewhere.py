@@ -13,7 +13,7 @@ import pytest
 from elsewhere import REPOSITORY, SETTINGS, STARTUP, Setting, compare
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from mrl_course.lessons import clean_notebook, notebook_text
+from mrl_course.commands.lessons import clean_notebook, notebook_text
 
 
 def python(code, **environment):

@@ -68,7 +68,9 @@ def test_k_means_finds_tight_groups_and_ignores_lengths():
     labels = np.repeat([0, 1, 2], 20)
     emb = np.eye(6)[labels] + 0.05 * rng.normal(size=(60, 6))
     emb *= rng.uniform(0.1, 9, size=(60, 1))
-    tries = [neighbours.score_clusters(LESSON["k_means"](emb, 3, seed), labels) for seed in range(8)]
+    tries = [
+        neighbours.score_clusters(LESSON["k_means"](emb, 3, seed), labels) for seed in range(8)
+    ]
     assert max(tries) == (1, 1)  # a single start may get stuck, eight do not
     assert LESSON["k_means"](emb, 1, seed=0).tolist() == [0] * 60
 

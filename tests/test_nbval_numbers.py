@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval_numbers import count_numbers, disagreement, pieces, prints_a_time
 
-from mrl_course.lessons import execute_lesson, notebook_text
+from mrl_course.commands.lessons import execute_lesson, notebook_text
 
 HERE = Path(__file__).parent
 

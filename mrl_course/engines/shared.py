@@ -142,7 +142,9 @@ class TwoStageIndex:
                 "shortlist_size", shortlist_size, 1, limit, "what this engine allows"
             )
             if shortlist_size < top_k:
-                raise WrongValue(f"a shortlist of {shortlist_size} cannot hold top_k = {top_k} results")
+                raise WrongValue(
+                    f"a shortlist of {shortlist_size} cannot hold top_k = {top_k} results"
+                )
         return Search(rows, one, top_k, shortlist_size)
 
 

@@ -48,12 +48,12 @@ def texts_twice_in_a_batch(real, rows, batch_size, rng):
     return [order[i : i + batch_size] for i in range(0, len(rows) - batch_size + 1, batch_size)]
 
 
-@plant("mrl_course.losses", "nested_info_nce", "03")
-def weight_of_the_smallest_prefix_higher(real, anchors, candidates, dims, weights=None, *args, **o):
+@plant("mrl_course.training", "nested_losses", "03")
+def weight_of_the_smallest_prefix_higher(real, anchors, candidates, dims, weight, *args):
     if len(dims) > 1:
-        weights = list(weights or [1.0] * len(dims))
-        weights[min(range(len(dims)), key=dims.__getitem__)] *= 1.1
-    return real(anchors, candidates, dims, weights, *args, **o)
+        weight = weight.clone()
+        weight[min(range(len(dims)), key=dims.__getitem__)] *= 1.1
+    return real(anchors, candidates, dims, weight, *args)
 
 
 @plant("mrl_course.evaluation", "pca_rotation", "04")
@@ -65,8 +65,8 @@ def pca_not_centred(real, emb):
 
 
 @plant("mrl_course.evaluation", "retrieval_curve", "00")
-def found_among_eleven(real, queries, corpus, relevant, dims=None, k=10):
-    return real(queries, corpus, relevant, dims, k + 1)
+def found_among_eleven(real, queries, corpus, relevant, dims=None, top_k=10):
+    return real(queries, corpus, relevant, dims, top_k + 1)
 
 
 @plant("mrl_course.search", "truncate", "05")
@@ -89,7 +89,7 @@ def rerank_costs_nothing(real, n, full_dim, dim=None, shortlist_size=0, **bits):
     return real(n, full_dim, dim, min(shortlist_size, 1), **bits)
 
 
-@plant("mrl_course.groups", "nearest_rows", "08")
+@plant("mrl_course.neighbours", "nearest_rows", "08")
 def a_row_is_its_own_neighbour(real, emb, top_k=10):
     import numpy as np
 
@@ -106,6 +106,7 @@ def cascade_stops_too_early(real, confidence, right, slack=0.0):
     return real(confidence, right, slack + 0.01)
 
 
-@plant("mrl_course.training", "train", "00")
-def data_in_another_order(real, *args, seed=0, **options):
-    return real(*args, seed=seed + 1, **options)
+@plant("mrl_course.training", "batches_without_duplicates", "00")
+def data_in_another_order(real, rows, batch_size, rng):
+    rng.random()
+    return real(rows, batch_size, rng)
