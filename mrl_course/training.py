@@ -303,8 +303,9 @@ class _Settings:
     def checked(cls, *values: Any, **named: Any) -> _Settings:
         given = cls(*values, **named)
         clip = given.max_grad_norm
-        if check_number("warmup", given.warmup, least=0) >= 1:
-            raise WrongValue(f"warmup is a share of the steps, 0 <= warmup < 1, got {given.warmup}")
+        warmup = check_number("warmup", given.warmup, least=0)
+        if warmup >= 1:
+            raise WrongValue(f"warmup is a share of the steps, 0 <= warmup < 1, got {warmup}")
         return replace(
             given,
             epochs=check_count("epochs", given.epochs),
@@ -312,6 +313,7 @@ class _Settings:
             lr=check_number("lr", given.lr, above=0),
             seed=check_seed(given.seed),
             scale=check_number("scale", given.scale, above=0),
+            warmup=warmup,
             distill=check_number("distill", given.distill, least=0),
             max_grad_norm=None if clip is None else check_number("max_grad_norm", clip, above=0),
         )
