@@ -188,7 +188,8 @@ def _check_logits(logits: Tensor, labels: Tensor) -> tuple[int, int, int]:
     """The shape (m, B, C) of logits that are one, if the labels are B of C classes."""
     for name, given in (("logits", logits), ("labels", labels)):
         if not isinstance(given, Tensor):
-            raise WrongKind(f"{name} must be a torch tensor, got {type(given).__name__}")
+            kind = type(given).__name__
+            raise WrongKind(f"logits and labels must be torch tensors, got {name} of kind {kind}")
     if not logits.is_floating_point():
         raise WrongKind(f"logits must hold floats, got {logits.dtype}")
     if logits.ndim != 3 or logits.numel() == 0:
@@ -328,7 +329,8 @@ def cascade_score(stops: ArrayLike, right: ArrayLike, dims: Sequence[int]) -> Ca
     """
     right, sizes = _right_and_sizes(right, dims)
     if not hasattr(stops, "dtype"):  # a list is looked at one by one: NumPy would cast it
-        stops = [check_count(f"stops[{i}]", x, 0) for i, x in enumerate(check_list("stops", stops))]
+        stops = check_list("the row numbers of stops", stops)
+        stops = [check_count(f"stops[{i}], of row numbers,", x, 0) for i, x in enumerate(stops)]
     stops = check_numbers("stops", stops)
     if stops.dtype.kind not in "iu":
         raise WrongKind(f"stops must be row numbers (integers), got dtype {stops.dtype}")

@@ -1633,7 +1633,8 @@ class Index:
 
 # Known holes that are not mended yet: a pattern of cases, and why. A line goes with its hole.
 OPEN = {
-    r"int8\.mean_of_rows-.*": "takes its table and ids unchecked",
+    r"int8\.mean_of_rows-(codes|scales)-.*": "takes its table unchecked",
+    r"int8\.mean_of_rows-ids-(None|one number|a text|a mapping)": "takes the list unchecked",
     r"search\.tune_shortlist-sizes-a mapping": "the keys of a mapping are taken as sizes",
     r"engines\.SqliteIndex\.add-ids-a boolean": "NumPy makes a 1 of a True in a list of ids",
 }
@@ -1858,7 +1859,7 @@ def test_zero_rows_stay_zero(scale):
         np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("scale", [1.0, 1e-22, 1e30])
 def test_ties_do_not_know_the_order_of_the_corpus(seed, scale):
     """Sign bits tie a lot: curve, search and tuning say the same for every order of the rows."""
