@@ -359,7 +359,7 @@ def test_names_are_looked_up_and_close_ones_suggested(samples):
     assert [exercise.name for exercise in check.exercises(lesson=1)] == ["bytes_of_a_vector"]
     with pytest.raises(AttributeError, match="'unit_row'.*Did you mean unit_rows"):
         check.unit_row  # noqa: B018
-    assert not hasattr(check, "__path__")
+    assert not hasattr(check, "_private")
 
 
 def test_a_name_is_registered_once_and_every_part_is_filled(samples):

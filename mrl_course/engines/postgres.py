@@ -230,11 +230,11 @@ class PostgresIndex(TwoStageIndex):
         Args:
             queries: (q, dim) full vectors, or one of shape (dim,).
             top_k: results per query, 1 <= top_k <= len(index).
-            shortlist_size: rows that get to the second stage, top_k to 1,000; None for one stage with
-                all numbers, over their graph if it was built.
+            shortlist_size: rows that get to the second stage, top_k to 1,000; None for one stage
+                with all numbers, over their graph if it was built.
             ef: how many rows a graph keeps in view, 1 to 1,000: more find more. By default twice
-                the shortlist (or 10 * top_k), as far as allowed. Below ``shortlist_size`` it cuts the
-                shortlist, without a word.
+                the shortlist (or 10 * top_k), as far as allowed. Below ``shortlist_size`` it cuts
+                the shortlist, without a word.
 
         Returns:
             The ids, the best first, and their cosines. A graph may find fewer than ``top_k`` rows

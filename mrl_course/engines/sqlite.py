@@ -214,14 +214,14 @@ class SqliteIndex(TwoStageIndex):
         Args:
             queries: (q, dim) full vectors, or one of shape (dim,).
             top_k: results per query, 1 <= top_k <= len(index).
-            shortlist_size: rows that get to the second stage, top_k to 4,096; None for one stage with
-                all numbers.
+            shortlist_size: rows that get to the second stage, top_k to 4,096; None for one stage
+                with all numbers.
 
         Returns:
             The ids, the best first, and their cosines (float32, right to about 5 decimals).
 
         Raises:
-            TypeError, ValueError: as :func:`mrl_course.search.shortlist_size_rerank`; an empty index, a
+            TypeError, ValueError: as :func:`mrl_course.search.shortlist_rerank`; an empty index, a
                 shortlist that is too long.
             OSError: the file is locked by another program for too long, or damaged.
         """
