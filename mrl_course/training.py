@@ -182,8 +182,13 @@ def batches_without_duplicates(
     batch_size, rows = check_count("batch_size", batch_size), check_matrix("rows", rows)
     if rows.dtype.kind not in "iu":
         raise WrongKind(f"rows must hold text numbers (integers), got dtype {rows.dtype}")
-    texts = [frozenset(row) for row in rows.tolist()]
-    order = rng.permutation(len(rows)).tolist()
+    return _batches([frozenset(row) for row in rows.tolist()], batch_size, rng)
+
+
+def _batches(
+    texts: list[frozenset[int]], batch_size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    order = rng.permutation(len(texts)).tolist()
     # A row that clashes waits under the text that it shares with the batch, the earliest row on
     # top. While that text is in the batch, all that wait under it clash: nobody asks them again.
     waiting: dict[int, list[int]] = {}
