@@ -159,13 +159,14 @@ def test_ctrl_c_stops_the_kernel_and_writes_nothing(checkout):
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(lessons.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(lessons.__file__).parents[2])},
         encoding="utf-8",
         start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 600
         while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=600)

@@ -170,7 +170,7 @@ def test_premises_wants_a_whole_number(n):
 def test_the_hash_seed_of_python_changes_nothing(hash_seed):
     code = "from mrl_course.miniature import premises; print(*premises(300), sep='\\n')"
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONIOENCODING": "utf-8"}
-    environment["PYTHONPATH"] = str(Path(miniature.__file__).parent.parent)
+    environment["PYTHONPATH"] = str(Path(miniature.__file__).parents[2])
     said = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, check=True
     )
