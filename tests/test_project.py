@@ -160,7 +160,7 @@ def test_wheel_carries_data_and_lessons_and_works_from_there(tmp_path):
     lessons_in_wheel = {name for name in names if name.startswith("mrl_course/_notebooks/")}
     assert all(name.endswith(".ipynb") for name in lessons_in_wheel), lessons_in_wheel
     code = (
-        "import mrl_course.data as d, mrl_course.lessons as l, pathlib; "
+        "import mrl_course.data as d, mrl_course.commands.lessons as l, pathlib; "
         "assert 'site' in pathlib.Path(d.__file__).parts; "
         "print(len(d.load_allnli('test', source='mini')), len(l.list_lessons()))"
     )
