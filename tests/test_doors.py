@@ -1361,7 +1361,11 @@ CALLS: dict[str, Call] = {
     "engines.SqliteIndex.search": Call(
         lambda **k: _searched("search", **k),
         {"queries": QUERIES, "top_k": 5, "shortlist_size": 10},
-        {"queries": queries(), "top_k": count(most=24), "shortlist_size": count(5, 4096, none=True)},
+        {
+            "queries": queries(),
+            "top_k": count(most=24),
+            "shortlist_size": count(5, 4096, none=True),
+        },
         tolerance=1e-4,
     ),
     # ------------------------------------------------------------------------------------- int8
