@@ -103,7 +103,7 @@ def good() -> dict:
             "## Part one\n### Part two\n![a curve](pic.png) $C: \\mathbb{R}$", id="c"
         ),
         new_code_cell(
-            "from mrl_course import lessons\n\ntry:\n    import y\nexcept ImportError:\n    pass",
+            "from mrl_course import cli\n\ntry:\n    import y\nexcept ImportError:\n    pass",
             id="d",
             outputs=[figure(), out("It keeps 97 % of it.")],
         ),
