@@ -28,6 +28,7 @@ from mrl_course.arguments import (
     check_count,
     check_dims,
     check_finite,
+    check_list,
     check_number,
     check_numbers,
     check_queries,
@@ -481,10 +482,8 @@ def _shortlist_sizes(sizes: Sequence[int] | None, top_k: int, n: int) -> list[in
     if sizes is None:
         every = [top_k * factor * 10**power for power in range(9) for factor in (1, 2, 5)]
         return [size for size in every if size <= max(top_k, n // 4)]
-    if not hasattr(sizes, "__iter__") or isinstance(sizes, (str, bytes)):
-        raise WrongKind(f"sizes must be a list of shortlist sizes, got {sizes!r}")
     checked = set()
-    for size in sizes:
+    for size in check_list("sizes", sizes):
         size = check_count("a shortlist size", size, most=n, of="the rows of the corpus")
         if size < top_k:
             raise WrongValue(f"a shortlist of {size} cannot hold top_k = {top_k} results")

@@ -1635,14 +1635,6 @@ class Index:
 
 # ----------------------------------------------------------------------------------- the one table
 
-# Known holes that are not mended yet: a pattern of cases, and why. A line goes with its hole.
-OPEN = {
-    r"int8\.mean_of_rows-(codes|scales)-.*": "takes its table unchecked",
-    r"int8\.mean_of_rows-ids-(None|one number|a text|a mapping)": "takes the list unchecked",
-    r"search\.tune_shortlist-sizes-a mapping": "the keys of a mapping are taken as sizes",
-    r"engines\.SqliteIndex\.add-ids-a boolean": "NumPy makes a 1 of a True in a list of ids",
-}
-
 
 def _cases(part: str) -> list:
     found = []
@@ -1650,9 +1642,7 @@ def _cases(part: str) -> list:
         for parameter, door in call.doors.items():
             for case in getattr(door, part):
                 full = f"{name}-{parameter}-{case}"
-                why = [reason for pattern, reason in OPEN.items() if re.fullmatch(pattern, full)]
-                marks = [pytest.mark.xfail(reason=why[0])] if why else []
-                found.append(pytest.param(name, parameter, case, id=full, marks=marks))
+                found.append(pytest.param(name, parameter, case, id=full))
     return found
 
 

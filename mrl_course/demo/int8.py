@@ -11,9 +11,11 @@ from mrl_course.arguments import (
     check_count,
     check_embeddings,
     check_finite,
+    check_list,
     check_matrix,
     check_number,
     check_numbers,
+    check_values,
 )
 from mrl_course.errors import WrongValue
 
@@ -45,7 +47,7 @@ def quantise_rows(emb: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return codes, scales
 
 
-def mean_of_rows(ids: Sequence[int], codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+def mean_of_rows(ids: Sequence[int], codes: ArrayLike, scales: ArrayLike) -> np.ndarray:
     """The mean of some rows of an int8 table, (D,) float64: how the page embeds a query.
 
     No ids give zeros. Rows are added one after the other, as the page does, so that both get the
@@ -53,15 +55,18 @@ def mean_of_rows(ids: Sequence[int], codes: np.ndarray, scales: np.ndarray) -> n
 
     Args:
         ids: row numbers; one may come several times.
-        codes, scales: from :func:`quantise_rows`.
+        codes, scales: (n, D) and (n,), from :func:`quantise_rows`.
 
     Raises:
-        WrongKind, WrongValue: a number that is no row of the table.
+        WrongKind, WrongValue: a number that is no row of the table, sizes that do not fit, NaN.
     """
+    codes = check_embeddings("codes", codes)
+    scales = check_values("scales", scales, len(codes), "rows")
+    ids = check_list("ids", ids)
     total = np.zeros(codes.shape[1])
     for place, i in enumerate(ids):
         i = check_count(f"ids[{place}]", i, 0, len(codes) - 1, "rows of the table")
-        total += float(scales[i]) * codes[i]
+        total += scales[i] * codes[i]
     return total / max(1, len(ids))
 
 

@@ -167,6 +167,10 @@ def fitted_blocks(emb: np.ndarray, ids: np.ndarray) -> Iterator[tuple[np.ndarray
 def _ids(ids: ArrayLike, rows: int) -> np.ndarray:
     """(rows,) different int64 from 0 on, or an error that names the first that will not do."""
     tensor: Any = ids
+    if isinstance(ids, (list, tuple)):  # NumPy makes a 1 of a True among integers
+        place = next((i for i, x in enumerate(ids) if isinstance(x, (bool, np.bool_))), None)
+        if place is not None:
+            raise WrongKind(f"ids must be integers, got {ids[place]} at place {place}")
     array = np.asarray(tensor.detach().cpu() if hasattr(tensor, "detach") else ids)
     if array.dtype.kind not in "iu":
         raise WrongKind(f"ids must be integers, got dtype {array.dtype}: {array!r:.80}")
