@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _NEVER = -1e4  # a logit whose softmax is 0, without the NaN that 0 * -inf gives
+_SAFE_SCALE = 50.0  # exp(50) times a million candidates is within float32
 _SAFE = 1e15  # squares of numbers up to this, and down to one over it, are no problem in float32
 
 
@@ -321,7 +322,9 @@ def _unit(rows: Tensor) -> Tensor:
 class _NestedCrossEntropy(torch.autograd.Function):
     """Cross-entropies of all prefixes, shape (len(dims),), for strictly ascending dims.
 
-    Without targets the right answer of anchor i is candidate i.
+    Without targets the right answer of anchor i is candidate i. Softmax minus target is the
+    gradient of a prefix's logits, so the forward pass leaves just that for the backward pass,
+    which has then one addition a prefix to do beside its products of matrices.
     """
 
     @staticmethod
@@ -334,9 +337,9 @@ class _NestedCrossEntropy(torch.autograd.Function):
         targets: Tensor | None,
         left_out: Tensor | None,
     ) -> Tensor:
-        rows = torch.arange(len(anchors), device=anchors.device)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
+        logits = torch.empty_like(gram)
         saved, losses, start = [], [], 0
         for k in dims:
             a, c = anchors[:, start:k], candidates[:, start:k]
@@ -345,16 +348,18 @@ class _NestedCrossEntropy(torch.autograd.Function):
             square_c = square_c + c.square().sum(1)
             # 1 / prefix norms; 0 for a zero prefix, whose cosines and gradients are 0 then
             inv_a, inv_c = (torch.where(s > 0, s.rsqrt(), 0.0) for s in (square_a, square_c))
-            logits = gram * (scale * inv_a[:, None]) * inv_c
+            torch.mul(gram, inv_c, out=logits).mul_((scale * inv_a)[:, None])
             if left_out is not None:
                 logits.masked_fill_(left_out, _NEVER)
-            log_z = logits.logsumexp(1)
-            right = logits[rows, rows] if targets is None else (targets * logits).sum(1)
-            losses.append((log_z - right).mean())
-            saved += [logits, log_z, inv_a, inv_c]
+            loss, d_logits = _cross_entropy(logits, targets, scale)
+            losses.append(loss)
+            # How much of its own direction each row loses because it is divided by its norm.
+            pull = logits.mul_(d_logits)
+            saved += [d_logits, inv_a, inv_c]
+            saved += [pull.sum(1) * inv_a.square(), pull.sum(0) * inv_c.square()]
             start = k
         ctx.save_for_backward(anchors, candidates, *saved)
-        ctx.dims, ctx.scale, ctx.targets = dims, scale, targets
+        ctx.dims, ctx.scale = dims, scale
         return torch.stack(losses)
 
     @staticmethod
@@ -363,30 +368,41 @@ class _NestedCrossEntropy(torch.autograd.Function):
         ctx: Any, grad_losses: Tensor
     ) -> tuple[Tensor | None, ...]:
         anchors, candidates, *saved = ctx.saved_tensors
-        rows = torch.arange(len(anchors), device=anchors.device)
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
-        # Sums over all prefixes that contain the current slice: d loss / d Gram matrix, and how
-        # much of its own direction each row loses because it is divided by its norm.
+        # Sums over all prefixes that contain the current slice.
         d_gram = anchors.new_zeros(len(anchors), len(candidates))
         own_a, own_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
+        part = torch.empty_like(d_gram)
         for j in reversed(range(len(ctx.dims))):
-            logits, log_z, inv_a, inv_c = saved[4 * j : 4 * j + 4]
-            d_logits = (logits - log_z[:, None]).exp_()  # softmax ...
-            if ctx.targets is None:
-                d_logits[rows, rows] -= 1  # ... minus the right answer
-            else:
-                d_logits -= ctx.targets
-            d_logits *= grad_losses[j] / len(anchors)
-            pull = d_logits * logits
-            own_a += pull.sum(1) * inv_a.square()
-            own_c += pull.sum(0) * inv_c.square()
-            d_gram.addcmul_(d_logits.mul_(inv_c), (ctx.scale * inv_a)[:, None])
+            d_logits, inv_a, inv_c, pull_a, pull_c = saved[5 * j : 5 * j + 5]
+            share = grad_losses[j] / len(anchors)
+            own_a += share * pull_a
+            own_c += share * pull_c
+            torch.mul(d_logits, inv_c, out=part)
+            d_gram.addcmul_(part, (share * ctx.scale * inv_a)[:, None])
             cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
-            grad_a[:, cut] = d_gram @ candidates[:, cut] - own_a[:, None] * anchors[:, cut]
-            grad_c[:, cut] = d_gram.T @ anchors[:, cut] - own_c[:, None] * candidates[:, cut]
+            a, c = anchors[:, cut], candidates[:, cut]
+            torch.mm(d_gram, c, out=grad_a[:, cut]).addcmul_(own_a[:, None], a, value=-1)
+            torch.mm(d_gram.T, a, out=grad_c[:, cut]).addcmul_(own_c[:, None], c, value=-1)
         grad_a[:, ctx.dims[-1] :] = 0  # numbers that no prefix contains
         grad_c[:, ctx.dims[-1] :] = 0
         return grad_a, grad_c, None, None, None, None
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy of (B, M) logits from -scale to scale, and softmax minus target."""
+    # exp of a small scale overflows nowhere; for others the largest logit of a row becomes 0.
+    peak = logits.amax(1) if scale > _SAFE_SCALE else logits.new_zeros(len(logits))
+    softmax = (logits - peak[:, None]).exp_() if scale > _SAFE_SCALE else logits.exp()
+    total = softmax.sum(1)
+    softmax *= total.reciprocal()[:, None]
+    if targets is None:
+        right = logits.diagonal()
+        softmax.diagonal().sub_(1)
+    else:
+        right = (targets * logits).sum(1)
+        softmax -= targets
+    return (total.log() + peak - right).mean(), softmax
 
 
 def _checked_pair(

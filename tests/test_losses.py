@@ -47,7 +47,7 @@ def problems(draw):
     emb *= draw(st.sampled_from([0.01, 1.0, 50.0]))
     dims = draw(st.lists(st.integers(1, dim), min_size=1, max_size=5, unique=True))
     weights = draw(st.none() | st.lists(st.floats(0, 3), min_size=len(dims), max_size=len(dims)))
-    return emb, dims, weights, draw(st.sampled_from([1.0, 20.0]))
+    return emb, dims, weights, draw(st.sampled_from([1.0, 20.0, 200.0]))
 
 
 def value_and_gradients(loss, emb):
@@ -73,9 +73,9 @@ def library(emb, scale, dims=None, weights=None):
     return lambda columns: loss([{"emb": column} for column in columns], None)
 
 
-def assert_equal(first, second):
+def assert_equal(first, second, rtol=1e-9, atol=1e-9):
     for a, b in zip([first[0], *first[1]], [second[0], *second[1]], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
 @settings(deadline=None, max_examples=60)
@@ -182,6 +182,17 @@ def test_float32_stays_close_at_full_size():
     torch.testing.assert_close(naive[0], nested[0], rtol=1e-5, atol=1e-5)
     for a, b in zip(naive[1], nested[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 49.0, 51.0, 1000.0])
+def test_no_scale_overflows_in_float32(scale):
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.randn(6, 4, generator=generator)
+    emb = torch.stack([anchors, -anchors])  # each anchor's own positive has cosine -1
+    emb[1, :2] = anchors[:2] * 2  # or 1
+    naive, nested = (value_and_gradients(ours(v, [1, 2, 4], scale=scale), emb) for v in VERSIONS)
+    assert torch.isfinite(nested[0]) and all(torch.isfinite(g).all() for g in nested[1])
+    assert_equal(nested, naive, rtol=1e-4, atol=1e-4 * scale)
 
 
 GOOD = torch.ones(2, 4)
