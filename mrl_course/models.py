@@ -102,11 +102,12 @@ def build_static_model(
     dim, seed = check_count("dim", dim), check_seed(seed)
     if tokenizer is None:
         tokenizer = train_tokenizer(sentences, vocab_size)
-    generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(tokenizer.get_vocab_size(), dim, generator=generator) * INITIAL_STD
-    return SentenceTransformer(
-        modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
-    )
+    generator = torch.Generator("cpu").manual_seed(seed)
+    with torch.device("cpu"):  # whatever the default device is: the same start on every machine
+        table = torch.randn(tokenizer.get_vocab_size(), dim, generator=generator) * INITIAL_STD
+        return SentenceTransformer(
+            modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
+        )
 
 
 def build_tiny_transformer(
@@ -163,12 +164,15 @@ def build_tiny_transformer(
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder)
         wrapped.save_pretrained(folder)
-        first = Transformer(folder)
-    return SentenceTransformer(modules=[first, Pooling(width)], device="cpu")
+        return SentenceTransformer(modules=[Transformer(folder), Pooling(width)], device="cpu")
 
 
 def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

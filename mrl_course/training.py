@@ -105,7 +105,8 @@ class TokenisedTriplets:
         lengths = self.lengths[texts]
         offsets = lengths.cumsum(0) - lengths
         shift = torch.repeat_interleave(self.starts[texts] - offsets, lengths)
-        return {"input_ids": self.ids[shift + torch.arange(len(shift))], "offsets": offsets}
+        places = torch.arange(len(shift), device=shift.device)
+        return {"input_ids": self.ids[shift + places], "offsets": offsets}
 
 
 def read_triplets(triplets: Any) -> list[list[str]]:
