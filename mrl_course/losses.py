@@ -316,7 +316,7 @@ def _info_nce(anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
 def _unit(rows: Tensor) -> Tensor:
     """Rows of length 1. A zero row stays zero and gets no gradient: it has no direction."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return torch.where(length > 0, rows / torch.where(length > 0, length, 1.0), 0.0)
+    return rows * torch.where(length > 0, length, torch.inf).reciprocal()
 
 
 class _NestedCrossEntropy(torch.autograd.Function):
@@ -339,9 +339,9 @@ class _NestedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
-        logits = torch.empty_like(gram)
+        logits, kept = torch.empty_like(gram), gram.new_empty(len(dims), *gram.shape)
         saved, losses, start = [], [], 0
-        for k in dims:
+        for k, d_logits in zip(dims, kept, strict=True):
             a, c = anchors[:, start:k], candidates[:, start:k]
             gram.addmm_(a, c.T)  # <a_{1:k}, c_{1:k}> from the prefix before
             square_a = square_a + a.square().sum(1)
@@ -351,14 +351,13 @@ class _NestedCrossEntropy(torch.autograd.Function):
             torch.mul(gram, inv_c, out=logits).mul_((scale * inv_a)[:, None])
             if left_out is not None:
                 logits.masked_fill_(left_out, _NEVER)
-            loss, d_logits = _cross_entropy(logits, targets, scale)
-            losses.append(loss)
+            losses.append(_cross_entropy(logits, targets, scale, d_logits))
             # How much of its own direction each row loses because it is divided by its norm.
             pull = logits.mul_(d_logits)
-            saved += [d_logits, inv_a, inv_c]
+            saved += [inv_a, inv_c]
             saved += [pull.sum(1) * inv_a.square(), pull.sum(0) * inv_c.square()]
             start = k
-        ctx.save_for_backward(anchors, candidates, *saved)
+        ctx.save_for_backward(anchors, candidates, kept, *saved)
         ctx.dims, ctx.scale = dims, scale
         return torch.stack(losses)
 
@@ -367,18 +366,18 @@ class _NestedCrossEntropy(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
         ctx: Any, grad_losses: Tensor
     ) -> tuple[Tensor | None, ...]:
-        anchors, candidates, *saved = ctx.saved_tensors
+        anchors, candidates, kept, *saved = ctx.saved_tensors
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
         # Sums over all prefixes that contain the current slice.
         d_gram = anchors.new_zeros(len(anchors), len(candidates))
         own_a, own_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
         part = torch.empty_like(d_gram)
         for j in reversed(range(len(ctx.dims))):
-            d_logits, inv_a, inv_c, pull_a, pull_c = saved[5 * j : 5 * j + 5]
+            inv_a, inv_c, pull_a, pull_c = saved[4 * j : 4 * j + 4]
             share = grad_losses[j] / len(anchors)
             own_a += share * pull_a
             own_c += share * pull_c
-            torch.mul(d_logits, inv_c, out=part)
+            torch.mul(kept[j], inv_c, out=part)
             d_gram.addcmul_(part, (share * ctx.scale * inv_a)[:, None])
             cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
             a, c = anchors[:, cut], candidates[:, cut]
@@ -389,20 +388,20 @@ class _NestedCrossEntropy(torch.autograd.Function):
         return grad_a, grad_c, None, None, None, None
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy of (B, M) logits from -scale to scale, and softmax minus target."""
+def _cross_entropy(logits: Tensor, targets: Tensor | None, scale: float, out: Tensor) -> Tensor:
+    """The mean cross-entropy of (B, M) logits from -scale to scale; ``out``: softmax - target."""
     # exp of a small scale overflows nowhere; for others the largest logit of a row becomes 0.
     peak = logits.amax(1) if scale > _SAFE_SCALE else logits.new_zeros(len(logits))
-    softmax = (logits - peak[:, None]).exp_() if scale > _SAFE_SCALE else logits.exp()
-    total = softmax.sum(1)
-    softmax *= total.reciprocal()[:, None]
+    torch.exp(logits - peak[:, None] if scale > _SAFE_SCALE else logits, out=out)
+    total = out.sum(1)
+    out *= total.reciprocal()[:, None]
     if targets is None:
         right = logits.diagonal()
-        softmax.diagonal().sub_(1)
+        out.diagonal().sub_(1)
     else:
         right = (targets * logits).sum(1)
-        softmax -= targets
-    return (total.log() + peak - right).mean(), softmax
+        out -= targets
+    return (total.log() + peak - right).mean()
 
 
 def _checked_pair(
@@ -419,14 +418,12 @@ def _checked_pair(
         if not emb.is_floating_point():
             raise WrongKind(f"{name} must hold floats, got {emb.dtype}; call .float() first")
         emb = emb.float() if emb.element_size() < 4 else emb
-        peak = torch.linalg.vector_norm(emb.detach(), torch.inf, dim=1)  # one pass; keeps NaN
-        if not torch.isfinite(peak).all():
-            row = int((~torch.isfinite(peak)).nonzero()[0])
-            raise WrongValue(f"{name} holds NaN or infinite numbers, first in row {row}")
-        zero.append(peak == 0)
-        peak = torch.where(zero[-1], 1.0, peak)
-        if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
-            emb = emb / peak[:, None]  # a cosine does not depend on lengths
+        length = torch.linalg.vector_norm(emb.detach(), dim=1)
+        if length.min() > 1 / _SAFE and length.max() < _SAFE:  # no NaN passes this either
+            zero.append(torch.zeros_like(length, dtype=torch.bool))
+        else:
+            emb, zeros = _rescued(name, emb)
+            zero.append(zeros)
         checked.append(emb)
     wide = torch.promote_types(checked[0].dtype, checked[1].dtype)
     checked = [emb.to(wide) for emb in checked]
@@ -444,6 +441,19 @@ def _checked_pair(
         if rows.any():
             warn_zero_rows(name, rows.cpu().numpy())
     return checked[0], checked[1], scale
+
+
+def _rescued(name: str, emb: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of odd lengths, divided by their largest number where they must be; which are zero."""
+    peak = torch.linalg.vector_norm(emb.detach(), torch.inf, dim=1)  # keeps NaN
+    if not torch.isfinite(peak).all():
+        row = int((~torch.isfinite(peak)).nonzero()[0])
+        raise WrongValue(f"{name} holds NaN or infinite numbers, first in row {row}")
+    zero = peak == 0
+    peak = torch.where(zero, 1.0, peak)
+    if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
+        emb = emb / peak[:, None]  # a cosine does not depend on lengths
+    return emb, zero
 
 
 def _checked_sizes(
