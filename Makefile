@@ -49,9 +49,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# Measure search on this machine, up to a million vectors: about 20 minutes, 8 GB of memory.
+# Measure again what data/results holds; PARTS="speed search" picks some, by the names of the files
+# in benchmarks/. Each says at its head how long it takes and what data it needs.
+PARTS ?= speed search
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/search.py
+	for part in $(PARTS); do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 # Refresh the stored outputs of all lessons.
 lessons: $(VENV)/.installed
