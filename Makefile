@@ -12,7 +12,7 @@ NBVAL_ENV := MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 TQDM_DISABLE
   MRL_COURSE_UNATTENDED=1 \
   MPLBACKEND=module://matplotlib_inline.backend_inline
 
-# Tests at a time. Each on one thread: two that use all cores get in each other's way.
+# Tests and lessons at a time. Each on one thread: two that use all cores get in each other's way.
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -27,7 +27,7 @@ test: $(VENV)/.installed
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-	$(NBVAL_ENV) $(BIN)/python -m pytest \
+	$(NBVAL_ENV) $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=300 \
 	  -p no:cacheprovider notebooks
 	$(BIN)/python tests/elsewhere.py --training --settings nudge-1
