@@ -43,7 +43,7 @@ __all__ = [
     "similarity_softmax",
 ]
 
-_NEVER = -1e4  # a logit whose softmax is 0, without the NaN that 0 * -inf gives
+_NEVER = -1e30  # a logit whose softmax is 0 at any scale, without the NaN that 0 * -inf gives
 _SAFE_SCALE = 50.0  # exp(50) times a million candidates is within float32
 _SAFE = 1e15  # squares of numbers up to this, and down to one over it, are no problem in float32
 
@@ -173,7 +173,7 @@ def nested_losses(
     candidates: Tensor,
     dims: list[int],
     weight: Tensor,
-    scale: float,
+    scale: float | Tensor,
     targets: Tensor | None = None,
     left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -183,7 +183,7 @@ def nested_losses(
         anchors, candidates: float32 or float64, finite, no length beyond 1e15 or below 1e-15.
         dims: checked prefix sizes.
         weight: (len(dims),) tensor of weights.
-        scale: of the cosine.
+        scale: of the cosine; or a (len(dims),) tensor, one for each prefix, that may be learnt.
         targets: (B, M) probabilities in place of "candidate i is right".
         left_out: (B, M) bool, pairs that take no part.
 
@@ -191,10 +191,13 @@ def nested_losses(
         The weighted sum, and the cross-entropy of each prefix in the order of ``dims``.
     """
     order = sorted(range(len(dims)), key=dims.__getitem__)
+    place = torch.tensor(order, device=anchors.device)
+    if isinstance(scale, Tensor):
+        scale = scale[place]
     ascending = _NestedCrossEntropy.apply(
         anchors, candidates, tuple(dims[i] for i in order), scale, targets, left_out
     )
-    losses = ascending[torch.tensor(order, device=ascending.device).argsort()]
+    losses = ascending[place.argsort()]
     return (weight * losses).sum(), losses
 
 
@@ -333,32 +336,34 @@ class _NestedCrossEntropy(torch.autograd.Function):
         anchors: Tensor,
         candidates: Tensor,
         dims: tuple[int, ...],
-        scale: float,
+        scale: float | Tensor,
         targets: Tensor | None,
         left_out: Tensor | None,
     ) -> Tensor:
+        scales = scale.tolist() if isinstance(scale, Tensor) else [scale] * len(dims)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
         logits, kept = torch.empty_like(gram), gram.new_empty(len(dims), *gram.shape)
-        saved, losses, start = [], [], 0
-        for k, d_logits in zip(dims, kept, strict=True):
+        saved, losses, of_scales, start = [], [], [], 0
+        for k, scale_k, d_logits in zip(dims, scales, kept, strict=True):
             a, c = anchors[:, start:k], candidates[:, start:k]
             gram.addmm_(a, c.T)  # <a_{1:k}, c_{1:k}> from the prefix before
             square_a = square_a + a.square().sum(1)
             square_c = square_c + c.square().sum(1)
             # 1 / prefix norms; 0 for a zero prefix, whose cosines and gradients are 0 then
             inv_a, inv_c = (torch.where(s > 0, s.rsqrt(), 0.0) for s in (square_a, square_c))
-            torch.mul(gram, inv_c, out=logits).mul_((scale * inv_a)[:, None])
+            torch.mul(gram, inv_c, out=logits).mul_((scale_k * inv_a)[:, None])
             if left_out is not None:
                 logits.masked_fill_(left_out, _NEVER)
-            losses.append(_cross_entropy(logits, targets, scale, d_logits))
+            losses.append(_cross_entropy(logits, targets, scale_k, d_logits))
             # How much of its own direction each row loses because it is divided by its norm.
             pull = logits.mul_(d_logits)
-            saved += [inv_a, inv_c]
-            saved += [pull.sum(1) * inv_a.square(), pull.sum(0) * inv_c.square()]
+            by_row = pull.sum(1)
+            saved += [inv_a, inv_c, by_row * inv_a.square(), pull.sum(0) * inv_c.square()]
+            of_scales.append(by_row.sum() / scale_k)
             start = k
-        ctx.save_for_backward(anchors, candidates, kept, *saved)
-        ctx.dims, ctx.scale = dims, scale
+        ctx.save_for_backward(anchors, candidates, kept, torch.stack(of_scales), *saved)
+        ctx.dims, ctx.scales = dims, scales
         return torch.stack(losses)
 
     @staticmethod
@@ -366,7 +371,7 @@ class _NestedCrossEntropy(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
         ctx: Any, grad_losses: Tensor
     ) -> tuple[Tensor | None, ...]:
-        anchors, candidates, kept, *saved = ctx.saved_tensors
+        anchors, candidates, kept, of_scales, *saved = ctx.saved_tensors
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
         # Sums over all prefixes that contain the current slice.
         d_gram = anchors.new_zeros(len(anchors), len(candidates))
@@ -378,14 +383,15 @@ class _NestedCrossEntropy(torch.autograd.Function):
             own_a += share * pull_a
             own_c += share * pull_c
             torch.mul(kept[j], inv_c, out=part)
-            d_gram.addcmul_(part, (share * ctx.scale * inv_a)[:, None])
+            d_gram.addcmul_(part, (share * ctx.scales[j] * inv_a)[:, None])
             cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
             a, c = anchors[:, cut], candidates[:, cut]
             torch.mm(d_gram, c, out=grad_a[:, cut]).addcmul_(own_a[:, None], a, value=-1)
             torch.mm(d_gram.T, a, out=grad_c[:, cut]).addcmul_(own_c[:, None], c, value=-1)
         grad_a[:, ctx.dims[-1] :] = 0  # numbers that no prefix contains
         grad_c[:, ctx.dims[-1] :] = 0
-        return grad_a, grad_c, None, None, None, None
+        learnt = grad_losses * of_scales / len(anchors) if ctx.needs_input_grad[3] else None
+        return grad_a, grad_c, None, learnt, None, None
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor | None, scale: float, out: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from mrl_course.losses import (
     matryoshka_info_nce,
     nested_distillation,
     nested_info_nce,
+    nested_losses,
     similarity_softmax,
 )
 
@@ -410,3 +411,30 @@ def test_both_versions_agree_on_rows_without_a_direction():
         ]
     torch.testing.assert_close(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@settings(deadline=None, max_examples=30)
+@given(problems())
+def test_scales_of_prefixes_can_be_learnt(problem):
+    emb, dims, _, scale = problem
+    given = torch.linspace(0.5, 1.5, len(dims), dtype=torch.float64) * scale
+    anchors, candidates = emb[0], torch.cat(list(emb[1:]))
+
+    def naive(scales):
+        return sum(
+            info_nce_at(anchors, candidates, k, s) for k, s in zip(dims, scales, strict=True)
+        )
+
+    def info_nce_at(a, c, k, s):
+        cos = torch.nn.functional.cosine_similarity(a[:, None, :k], c[None, :, :k], dim=2)
+        return torch.nn.functional.cross_entropy(s * cos, torch.arange(len(a)))
+
+    found = []
+    for loss in (
+        naive,
+        lambda s: nested_losses(anchors, candidates, dims, torch.ones(len(dims)), s)[0],
+    ):
+        scales = given.clone().requires_grad_()
+        value = loss(scales)
+        found.append((value, torch.autograd.grad(value, scales)))
+    assert_equal(*found, rtol=1e-6, atol=1e-6)
