@@ -172,7 +172,7 @@ def nested_losses(
     candidates: Tensor,
     dims: list[int],
     weight: Tensor,
-    scale: float,
+    scale: float | Tensor,
     targets: Tensor | None = None,
     left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -182,7 +182,7 @@ def nested_losses(
         anchors, candidates: float32 or float64, finite, no length beyond 1e15 or below 1e-15.
         dims: checked prefix sizes.
         weight: (len(dims),) tensor of weights.
-        scale: of the cosine.
+        scale: of the cosine; or a (len(dims),) tensor, one for each prefix, that may be learnt.
         targets: (B, M) probabilities in place of "candidate i is right".
         left_out: (B, M) bool, pairs that take no part.
 
@@ -190,10 +190,13 @@ def nested_losses(
         The weighted sum, and the cross-entropy of each prefix in the order of ``dims``.
     """
     order = sorted(range(len(dims)), key=dims.__getitem__)
+    place = torch.tensor(order, device=anchors.device)
+    if isinstance(scale, Tensor):
+        scale = scale[place]
     ascending = _NestedCrossEntropy.apply(
         anchors, candidates, tuple(dims[i] for i in order), scale, targets, left_out
     )
-    losses = ascending[torch.tensor(order, device=ascending.device).argsort()]
+    losses = ascending[place.argsort()]
     return (weight * losses).sum(), losses
 
 
@@ -330,22 +333,23 @@ class _NestedCrossEntropy(torch.autograd.Function):
         anchors: Tensor,
         candidates: Tensor,
         dims: tuple[int, ...],
-        scale: float,
+        scale: float | Tensor,
         targets: Tensor | None,
         left_out: Tensor | None,
     ) -> Tensor:
+        scales = scale.tolist() if isinstance(scale, Tensor) else [scale] * len(dims)
         rows = torch.arange(len(anchors), device=anchors.device)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
         saved, losses, start = [], [], 0
-        for k in dims:
+        for k, scale_k in zip(dims, scales, strict=True):
             a, c = anchors[:, start:k], candidates[:, start:k]
             gram.addmm_(a, c.T)  # <a_{1:k}, c_{1:k}> from the prefix before
             square_a = square_a + a.square().sum(1)
             square_c = square_c + c.square().sum(1)
             # 1 / prefix norms; 0 for a zero prefix, whose cosines and gradients are 0 then
             inv_a, inv_c = (torch.where(s > 0, s.rsqrt(), 0.0) for s in (square_a, square_c))
-            logits = gram * (scale * inv_a[:, None]) * inv_c
+            logits = gram * (scale_k * inv_a[:, None]) * inv_c
             if left_out is not None:
                 logits.masked_fill_(left_out, _NEVER)
             log_z = logits.logsumexp(1)
@@ -354,7 +358,7 @@ class _NestedCrossEntropy(torch.autograd.Function):
             saved += [logits, log_z, inv_a, inv_c]
             start = k
         ctx.save_for_backward(anchors, candidates, *saved)
-        ctx.dims, ctx.scale, ctx.targets = dims, scale, targets
+        ctx.dims, ctx.scales, ctx.targets = dims, scales, targets
         return torch.stack(losses)
 
     @staticmethod
@@ -369,6 +373,7 @@ class _NestedCrossEntropy(torch.autograd.Function):
         # much of its own direction each row loses because it is divided by its norm.
         d_gram = anchors.new_zeros(len(anchors), len(candidates))
         own_a, own_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
+        grad_scale = grad_losses.new_zeros(len(ctx.dims)) if ctx.needs_input_grad[3] else None
         for j in reversed(range(len(ctx.dims))):
             logits, log_z, inv_a, inv_c = saved[4 * j : 4 * j + 4]
             d_logits = (logits - log_z[:, None]).exp_()  # softmax ...
@@ -380,13 +385,15 @@ class _NestedCrossEntropy(torch.autograd.Function):
             pull = d_logits * logits
             own_a += pull.sum(1) * inv_a.square()
             own_c += pull.sum(0) * inv_c.square()
-            d_gram.addcmul_(d_logits.mul_(inv_c), (ctx.scale * inv_a)[:, None])
+            if grad_scale is not None:
+                grad_scale[j] = pull.sum() / ctx.scales[j]
+            d_gram.addcmul_(d_logits.mul_(inv_c), (ctx.scales[j] * inv_a)[:, None])
             cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
             grad_a[:, cut] = d_gram @ candidates[:, cut] - own_a[:, None] * anchors[:, cut]
             grad_c[:, cut] = d_gram.T @ anchors[:, cut] - own_c[:, None] * candidates[:, cut]
         grad_a[:, ctx.dims[-1] :] = 0  # numbers that no prefix contains
         grad_c[:, ctx.dims[-1] :] = 0
-        return grad_a, grad_c, None, None, None, None
+        return grad_a, grad_c, None, grad_scale, None, None
 
 
 def _checked_pair(
