@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mrl_course import retrofit
 from mrl_course.evaluation import pca_rotation
+from mrl_course.losses import nested_distillation, similarity_softmax
 from mrl_course.models import build_static_model
 from mrl_course.retrofit import Head, cayley, fit_head
+from mrl_course.retrofit.recipe import Lesson, Linear, Rotation, Side
+from mrl_course.retrofit.rows import collect, open_source, split
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,17 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def head(vectors):
-    return fit_head(vectors, [4, 8, 16, 48], batch_size=256, progress=False)
+    return fit_head(vectors, [4, 8, 16, 48], turned=48, progress=False)
 
 
 def overlap(head, k, method):
-    row = head.report.query("k == @k and method == @method")
-    return row.overlap.item()
+    return head.report.overlap(k, method)
+
+
+def sides_of(vectors, held_out=None, seed=0):
+    """Row numbers to fit, to choose and to judge with, as a fit of these vectors takes them."""
+    sides = split(collect(open_source(vectors), seed).parts, held_out, seed)
+    return sides.fit, sides.choose, sides.judge
 
 
 def test_short_prefixes_find_more_neighbours_than_raw_and_pca(head):
@@ -47,19 +54,41 @@ def test_short_prefixes_find_more_neighbours_than_raw_and_pca(head):
 
 
 def test_the_report_is_what_counting_gives(head, vectors):
-    order = np.random.default_rng(0).permutation(1_600)
-    judged, fitted = vectors[np.sort(order[:160])], vectors[np.sort(order[160:])]
+    fitted, _, judged = sides_of(vectors)
+    assert len(judged) == 160 and len(fitted) == 1_280
+    fitted, judged = vectors[fitted], vectors[judged]
 
     def ten(change):
         unit = [x @ change / np.linalg.norm(x @ change, axis=1)[:, None] for x in (judged, fitted)]
         return np.argsort(-(unit[0] @ unit[1].T), axis=1)[:, :10]
 
     full, cut = ten(np.eye(48)), ten(head.weight[:, :4])
-    row = head.report.query("k == 4 and method == 'head'")
+    row = head.report.table.query("k == 4 and method == 'head'")
     nearest = [full[i, 0] in cut[i] for i in range(160)]
-    same = [len(set(full[i]) & set(cut[i])) / 10 for i in range(160)]
+    same = np.array([len(set(full[i]) & set(cut[i])) / 10 for i in range(160)])
     assert row.nearest.item() == pytest.approx(np.mean(nearest), abs=0.01)
     assert row.overlap.item() == pytest.approx(np.mean(same), abs=0.01)
+    assert row.lost.item() == pytest.approx(np.mean(same == 0), abs=0.01)
+    assert row.high.item() - row.low.item() == pytest.approx(
+        2 * 1.96 * same.std(ddof=1) / 160**0.5, abs=0.003
+    )
+    raw = ten(np.eye(48)[:, :4])
+    than = np.array([len(set(full[i]) & set(raw[i])) / 10 for i in range(160)])
+    gain = head.report.gains.query("k == 4 and than == 'raw'").gain.item()
+    assert gain == pytest.approx(np.mean(same - than), abs=0.01)
+
+
+def test_the_worst_rows_are_those_of_what_was_given(head, vectors):
+    judged = sides_of(vectors)[2]
+    worst = head.report.worst.query("k == 4")
+    assert set(worst.row) <= set(judged.tolist()) and len(worst) == 5
+    asked = vectors[worst.row.to_numpy()]
+    one, two = head.transform(asked, 4), head.transform(vectors[sides_of(vectors)[0]], 4)
+    full, rest = head.transform(asked), head.transform(vectors[sides_of(vectors)[0]])
+    cut, ten = (np.argsort(-(a @ b.T), axis=1)[:, :10] for a, b in ((one, two), (full, rest)))
+    same = [len(set(a) & set(b)) / 10 for a, b in zip(cut, ten, strict=True)]
+    np.testing.assert_allclose(same, worst.overlap, atol=0.1001)  # a tie at the tenth place
+    assert worst.overlap.max() <= head.report.overlap(4)
 
 
 def test_a_rotation_keeps_every_cosine_of_the_full_vectors(head, vectors):
@@ -69,21 +98,25 @@ def test_a_rotation_keeps_every_cosine_of_the_full_vectors(head, vectors):
     np.testing.assert_allclose(new[:200] @ new.T, unit[:200] @ unit.T, atol=1e-5)
 
 
-def test_only_the_first_principal_directions_are_turned(vectors, monkeypatch):
-    monkeypatch.setattr("mrl_course.retrofit._MOST_ROTATED", 12)
+def test_only_the_first_principal_directions_are_turned(vectors):
     options = {"steps": 20, "batch_size": 128, "progress": False}
-    few = fit_head(vectors, [4, 8, 24, 48], **options)
+    few = fit_head(vectors, [4, 8, 24, 48], turned=12, **options)
+    assert (few.method, few.turned) == ("rotated", 12)
     np.testing.assert_allclose(few.weight.T @ few.weight, np.eye(48), atol=1e-5)
-    barely = fit_head(vectors, [4, 8, 24, 48], lr=1e-9, **options)  # PCA
-    np.testing.assert_array_equal(few.weight[:, 12:], barely.weight[:, 12:])
+    pca = fit_head(vectors, [4, 8, 24, 48], turned=0, **options)
+    assert (pca.method, pca.turned) == ("pca", 0)
+    np.testing.assert_array_equal(few.weight[:, 12:], pca.weight[:, 12:])
     turned = few.weight[:, :12]
-    assert not np.allclose(turned, barely.weight[:, :12], atol=1e-3)
-    outside = turned - barely.weight[:, :12] @ (barely.weight[:, :12].T @ turned)
+    assert not np.allclose(turned, pca.weight[:, :12], atol=1e-3)
+    outside = turned - pca.weight[:, :12] @ (pca.weight[:, :12].T @ turned)
     assert np.abs(outside).max() < 1e-5  # they span what they did
+    assert few.report.overlap(24) == pca.report.overlap(24) == few.report.overlap(24, "pca")
+    np.testing.assert_allclose(few.methods()["pca"], pca.weight, atol=1e-5)  # turned back
 
 
 def test_any_linear_map_may_change_the_full_vectors(vectors):
-    free = fit_head(vectors, [4, 48], rotation=False, batch_size=256, progress=False)
+    free = fit_head(vectors, [4, 48], rotation=False, lr=1e-2, progress=False)
+    assert free.method == "linear"
     assert np.abs(free.weight.T @ free.weight - np.eye(48)).max() > 0.01
     assert list(free.history.columns) == [4, 48]
 
@@ -95,15 +128,26 @@ def test_the_fit_lowers_the_divergence_it_is_about(head):
 
 
 def test_it_starts_as_the_pca_rotation_of_the_fitted_rows(vectors):
-    barely = fit_head(vectors, [8, 48], steps=1, lr=1e-9, held_out=100, progress=False)
-    order = np.random.default_rng(0).permutation(1_600)
+    pca = fit_head(vectors, [8, 48], turned=0, held_out=100, progress=False)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    rotation = pca_rotation(unit[np.sort(order[100:])])
-    np.testing.assert_allclose(np.abs((barely.weight * rotation).sum(axis=0)), 1, atol=1e-4)
+    rotation = pca_rotation(unit[sides_of(vectors, 100)[0]])
+    np.testing.assert_allclose((pca.weight * rotation).sum(axis=0), 1, atol=1e-4)
+
+
+def test_fewer_rows_than_numbers(vectors):
+    """PCA of 36 rows in 48 numbers: 35 directions with variance, the others complete a rotation."""
+    few = vectors[:56]
+    pca = fit_head(few, [8, 48], turned=0, progress=False)
+    np.testing.assert_allclose(pca.weight.T @ pca.weight, np.eye(48), atol=1e-5)
+    unit = few / np.linalg.norm(few, axis=1, keepdims=True)
+    rotation = pca_rotation(unit[sides_of(few)[0]])
+    found = np.abs((pca.weight * rotation).sum(axis=0))
+    np.testing.assert_allclose(found[:35], 1, atol=1e-3)
+    assert (pca.variances[:35] > 1e-4).all() and (pca.variances[35:] < 1e-6).all()
 
 
 def test_the_same_seed_gives_the_same_head(vectors):
-    options = {"steps": 20, "batch_size": 64, "progress": False}
+    options = {"steps": 20, "batch_size": 64, "turned": 48, "progress": False}
     one, two = (fit_head(vectors, [8, 48], **options) for _ in range(2))
     np.testing.assert_array_equal(one.weight, two.weight)
     other = fit_head(vectors, [8, 48], seed=1, **options)
@@ -116,7 +160,7 @@ def test_transform_is_the_map_in_blocks_with_rows_of_length_one(head, vectors, m
     expected = vectors @ head.weight[:, :8]
     length = np.linalg.norm(expected, axis=1, keepdims=True)
     expected = expected / np.where(length > 0, length, 1)
-    monkeypatch.setattr("mrl_course.retrofit._BLOCK", 100)
+    monkeypatch.setattr("mrl_course.retrofit.head.BLOCK", 100)
     with pytest.warns(UserWarning, match="1 of 1600 rows of emb hold only zeros, first row 3"):
         np.testing.assert_allclose(head.transform(vectors, 8), expected, atol=1e-5)
     vectors[3] = 1
@@ -184,12 +228,12 @@ def test_a_static_model_absorbs_a_head():
 def test_pairs_and_labels(vectors):
     rng = np.random.default_rng(1)
     documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
-    options = {"steps": 50, "batch_size": 128, "progress": False}
+    options = {"steps": 50, "batch_size": 128, "turned": 48, "progress": False}
     plain = fit_head((vectors, documents), [4, 48], **options)
     labelled = fit_head((vectors, documents), [4, 48], label_share=0.5, **options)
     assert not np.array_equal(plain.weight, labelled.weight)
     assert overlap(plain, 4, "head") > overlap(plain, 4, "raw")
-    recall = labelled.report.set_index(["method", "k"]).recall
+    recall = labelled.report.table.set_index(["method", "k"]).recall
     assert recall["head", 4] > recall["raw", 4]
     assert recall["raw", 48] == recall["pca", 48] > 0.5
     assert "whose own document" in str(labelled)
@@ -199,37 +243,174 @@ def test_hard_negatives_are_candidates_for_each_query(vectors):
     rng = np.random.default_rng(1)
     documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
     negatives = np.roll(vectors, 1, axis=0)
-    options = {"steps": 25, "batch_size": 128, "progress": False}
+    options = {"steps": 25, "batch_size": 128, "turned": 48, "progress": False}
     two = fit_head((vectors, documents), [4, 48], **options)
     three = fit_head((vectors, documents, negatives), [4, 48], **options)
     assert not np.array_equal(two.weight, three.weight)
-    recall = [x.report.query("method == 'raw' and k == 48").recall.item() for x in (two, three)]
+    recall = [
+        x.report.table.query("method == 'raw' and k == 48").recall.item() for x in (two, three)
+    ]
     assert recall[1] <= recall[0]  # twice as many candidates
 
 
-def test_an_interrupted_fit_keeps_the_best_so_far(vectors, monkeypatch):
+def interrupted_after(monkeypatch, steps):
     calls = []
     real = torch.optim.Adam.step
 
     def step(self, *args, **kwargs):
         calls.append(1)
-        if len(calls) > 30:
+        if len(calls) > steps:
             raise KeyboardInterrupt
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    head = fit_head(vectors, [4, 48], batch_size=64, progress=False)
-    assert list(head.history.index) == [0, 25] and len(calls) == 31
-    assert not head.report.empty
+    return calls
 
 
-def test_a_fit_that_gets_worse_stops_and_keeps_the_start(vectors):
-    head = fit_head(
-        vectors, [4, 48], rotation=False, lr=3.0, batch_size=64, patience=1, held_out=200,
-        progress=False,
-    )  # fmt: skip
-    assert head.history.index[-1] < 300
-    assert overlap(head, 4, "head") == pytest.approx(overlap(head, 4, "pca"))
+def test_an_interrupted_fit_keeps_the_map_so_far(vectors, monkeypatch):
+    calls = interrupted_after(monkeypatch, 30)
+    head = fit_head(vectors, [4, 48], turned=48, batch_size=64, progress=False)
+    assert head.interrupted and len(calls) == 31
+    assert list(head.history.index) == [0, 25]
+    np.testing.assert_allclose(head.weight.T @ head.weight, np.eye(48), atol=1e-5)
+    monkeypatch.undo()
+    pca = fit_head(vectors, [4, 48], turned=0, progress=False)
+    assert np.abs(head.weight - pca.weight).max() > 0.01
+    assert len(head.report.table) == 7
+
+
+def test_an_interrupt_ends_the_whole_search(vectors, monkeypatch):
+    calls = interrupted_after(monkeypatch, 3)
+    head = fit_head(vectors, [4, 48], progress=False)
+    assert head.interrupted and len(calls) == 4  # no other number of directions is tried
+
+
+def test_a_map_that_is_worse_than_pca_is_not_taken(vectors):
+    """Any linear map at an absurd rate; and a rotation of what has no better one."""
+    head = fit_head(vectors, [4, 48], rotation=False, lr=3.0, batch_size=64, progress=False)
+    assert head.method == "pca"
+    assert overlap(head, 4, "head") == overlap(head, 4, "pca")
+    rng = np.random.default_rng(0)
+    gaussian = rng.normal(size=(900, 48)) * 0.9 ** np.arange(48)
+    gaussian = gaussian @ np.linalg.qr(rng.normal(size=(48, 48)))[0]
+    head = fit_head(gaussian, [4, 48], progress=False)
+    assert (head.method, head.turned) == ("pca", 0)
+    assert "Use PCA here: nothing learnt from" in str(head)
+    np.testing.assert_array_equal(head.weight, fit_head(gaussian, [4, 48], turned=0).weight)
+
+
+def test_few_rows_get_pca_and_are_told(vectors):
+    for count in (60, 120):  # without rows to choose with, and with some
+        head = fit_head(vectors[:count], [4, 48], progress=False)
+        assert head.method == "pca" and head.history.empty
+        assert "are too few to learn more from; this head is PCA" in str(head)
+
+
+@pytest.fixture(scope="module")
+def turned_head(grouped):
+    return fit_head(grouped, [2, 4, 48], progress=False)
+
+
+def test_tight_groups_are_worth_turning_for(turned_head):
+    assert turned_head.method == "rotated" and turned_head.turned == 48
+    assert overlap(turned_head, 4, "head") > overlap(turned_head, 4, "pca") + 0.02
+    assert "Use this head: 48 principal directions turned" in str(turned_head)
+    gains = turned_head.report.gains.query("than == 'pca' and k < 48")
+    assert (gains.low > -0.01).all() and (gains.low <= gains.gain).all()
+
+
+def test_vectors_that_are_matryoshka_already_stay_as_they_are(grouped, turned_head):
+    """What was turned once is better than its own PCA; at this rate nothing can be learnt."""
+    new = turned_head.transform(grouped)
+    head = fit_head(new, [2, 4, 48], steps=1, lr=1e-9, progress=False)
+    assert head.method == "raw" and head.report.overlap(4, "raw") == head.report.overlap(4)
+    np.testing.assert_array_equal(head.weight, np.eye(48))
+    assert "Do nothing" in head.report.advice[0]
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """Groups in few directions, and loud numbers of two values each: variance without meaning."""
+    rng = np.random.default_rng(0)
+    emb = np.zeros((1_600, 48), np.float32)
+    emb[:, :12] = rng.normal(size=(160, 12))[rng.integers(0, 160, 1_600)]
+    emb[:, :12] += 0.1 * rng.normal(size=(1_600, 12))
+    emb[:, 12:] = 1.1 * rng.normal(size=(1_600, 36)) * (np.arange(36) < 6) + 0.05
+    return emb @ np.linalg.qr(rng.normal(size=(48, 48)))[0].astype(np.float32)
+
+
+# ------------------------------------------------------------------------------- the learning
+
+
+def a_lesson(seed=0, n=40, dim=24):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.nn.functional.normalize(torch.randn(n, dim, generator=generator), dim=1)
+    lesson = Lesson([4, 8, 12], [1.0, 1.5, 2.0], 5.0)
+    return lesson, Side([rows], [rows[:, :20]]), generator
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6))
+def test_the_written_out_gradient_is_that_of_the_loss(seed):
+    lesson, side, generator = a_lesson(seed)
+    lesson.set_scale(side)
+    change = Rotation(20, 12, torch.device("cpu"))
+    for parameter in change.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    log_scales = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    every = [*change.parameters(), log_scales]
+    targets = lesson.targets(side.full)
+    total, each = lesson.divergences(side.front, targets, change.columns(), log_scales)
+    wanted = torch.autograd.grad(total, every)
+    lesson.pull(side, change.columns(), log_scales)
+    for parameter, gradient in zip(every, wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
+    new = side.front[0] @ change.columns()
+    itself = torch.eye(40, dtype=torch.bool)
+    teacher = similarity_softmax(side.full[0], side.full[0], lesson.scale, itself)
+    for i, k in enumerate(lesson.dims):
+        cut, scale = new[:, :k].detach(), float(log_scales[i].detach().exp())
+        one = nested_distillation(cut, cut, teacher, [k], scale=scale, left_out=itself)
+        assert one.item() == pytest.approx(each[i].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("squeezed", [0.0, 3.0, 30.0])
+def test_the_teacher_looks_at_as_many_neighbours_whatever_the_cosines(squeezed):
+    """Random pairs with cosines of 0, 0.9 or 0.999: the same perplexity, other scales."""
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(300, 24, generator=rng, dtype=torch.float64)
+    rows[:, 0] += squeezed * 24**0.5
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    lesson = Lesson([4], [1.0], 12.0)
+    lesson.set_scale(Side([rows], [rows]))
+    targets, _ = lesson.targets([rows])
+    assert not targets.diagonal().any()
+    perplexity = torch.special.entr(targets).sum(1).exp().mean().item()
+    assert perplexity == pytest.approx(12, abs=0.05)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.floats(0.01, 2))
+def test_the_columns_are_those_of_cayleys_rotation(seed, size):
+    change = Rotation(9, 4, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in change.parameters():
+        parameter.data = size * torch.randn(parameter.shape, generator=generator)
+    whole = change.whole()
+    torch.testing.assert_close(whole.T @ whole, torch.eye(9).double())
+    torch.testing.assert_close(change.columns().double(), whole[:, :4], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(change.whole(0.0), torch.eye(9).double())
+    half = change.whole(0.5)
+    torch.testing.assert_close(half.T @ half, torch.eye(9).double())
+    assert (half - torch.eye(9)).norm() < (whole - torch.eye(9)).norm() + 1e-6
+
+
+def test_a_share_of_a_linear_map():
+    change = Linear(3, 2, torch.device("cpu"))
+    change.free.data = torch.full((3, 3), 2.0)
+    wanted = torch.eye(3).double() * 0.5 + 1.0
+    torch.testing.assert_close(change.whole(0.5), wanted)
+    torch.testing.assert_close(change.columns(), torch.full((3, 2), 2.0))
 
 
 @settings(deadline=None, max_examples=40)
@@ -277,7 +458,12 @@ NAN[7, 2] = np.nan
         (lambda: fit_head(E, [2, 6], steps=0), ValueError, "steps must be at least 1"),
         (lambda: fit_head(E, [2, 6], batch_size=1), ValueError, "batch_size .*at least 2"),
         (lambda: fit_head(E, [6]), ValueError, "changes nothing at the full size 6"),
-        (lambda: fit_head(E, [2, 6], teacher_scale=0), ValueError, "teacher_scale must be above"),
+        (lambda: fit_head(E, [2, 6], perplexity=1), ValueError, "perplexity must be above 1"),
+        (lambda: fit_head(E, [2, 6], turned=7), ValueError, "turned must be between 0 and 6"),
+        (lambda: fit_head(E, [2, 6], turned=2), ValueError, "turned must be above the smallest"),
+        (lambda: fit_head(E, [2, 6], device="meta"), ValueError, "holds no numbers"),
+        (lambda: fit_head(E, [2, 6], device="xyz"), ValueError, "cannot compute on the device"),
+        (lambda: fit_head(E, [2, 6], device=[1]), TypeError, "device must be a name"),
         (lambda: fit_head(E, [2, 6], lr=0), ValueError, "lr must be above 0"),
         (lambda: fit_head(E, [2, 6], label_share=1), ValueError, "labels come from pairs"),
         (
@@ -324,7 +510,7 @@ def test_rows_that_come_again_count_once_and_are_on_one_side(vectors):
     with pytest.warns(UserWarning, match="1800 of 2000 rows repeat another one"):
         many = fit_head(np.repeat(few, 10, axis=0), [4, 48], **options)
     once = fit_head(few, [4, 48], **options)
-    pd.testing.assert_frame_equal(many.report, once.report)
+    pd.testing.assert_frame_equal(many.report.table, once.report.table)
     assert overlap(many, 4, "raw") < 0.6
 
 
@@ -332,9 +518,11 @@ def test_a_document_with_many_queries_is_on_one_side(vectors):
     """FAQ: 100 answers, five questions each; no answer is fitted and judged."""
     documents = np.repeat(vectors[:100], 5, axis=0)
     noise = np.random.default_rng(3).normal(size=documents.shape).astype(np.float32)
-    fitted, judged = retrofit._split([documents + 0.1 * noise, documents], 100, 0, 10**6)
-    assert len(judged) == 100 and len(fitted) == 400
-    assert not set(map(bytes, documents[fitted])) & set(map(bytes, documents[judged]))
+    sides = sides_of((documents + 0.1 * noise, documents), 100)
+    assert [len(side) for side in sides] == [350, 50, 100]
+    for i, one in enumerate(sides):
+        for two in sides[:i]:
+            assert not set(map(bytes, documents[one])) & set(map(bytes, documents[two]))
 
 
 def test_pairs_that_all_hang_together_are_refused(vectors):
@@ -349,7 +537,7 @@ def test_zero_rows_are_left_out_and_counted(vectors):
     with pytest.warns(UserWarning, match="2 of 300 rows .* first row 5") as caught:
         head = fit_head(holes, [4, 48], steps=5, progress=False)
     assert len(caught) == 1 and caught[0].filename == __file__
-    assert np.isfinite(head.weight).all() and np.isfinite(head.report.overlap).all()
+    assert np.isfinite(head.weight).all() and np.isfinite(head.report.table.overlap).all()
 
 
 @pytest.mark.parametrize("factor", [1e-22, 1e-15, 1e30])
@@ -478,11 +666,3 @@ def test_absorb_works_for_half_precision():
     assert table.dtype == torch.float16
     expected = model[0].embedding.weight.detach().float().numpy() @ head.weight
     np.testing.assert_allclose(table.detach().float().numpy(), expected, atol=1e-3)
-
-
-def test_ctrl_c_is_told(vectors, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(retrofit._Loss, "__call__", stop)
-    assert fit_head(vectors, [4, 48], progress=False).interrupted

@@ -72,7 +72,7 @@ def fit_head(
     rotation: bool = True,
     turned: int | None = None,
     steps: int = 300,
-    batch_size: int = 512,
+    batch_size: int = 256,
     lr: float = 3e-3,
     perplexity: float = 12.0,
     weights: Sequence[float] | None = None,
@@ -152,8 +152,14 @@ def fit_head(
     _trained(dims, weights, full_dim if rotation else full_dim + 1)
     if settings.label_share and arrays == 1:
         raise WrongValue("labels come from pairs: give (queries, documents), or label_share=0")
-    if turned is not None:
-        check_count("turned", turned, 0, full_dim, "the numbers of an embedding")
+    if turned is not None and check_count(
+        "turned", turned, 0, full_dim, "the numbers of an embedding"
+    ):
+        if turned <= min(dims):
+            raise WrongValue(
+                f"turned must be above the smallest of dims, {min(dims)}, to change anything; got "
+                f"{turned}"
+            )
     collected = collect(source, settings.seed)
     sides = split(collected.parts, held_out, settings.seed)
     with settings.device:  # what torch's optimiser makes by itself goes there, too
