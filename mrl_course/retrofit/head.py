@@ -395,8 +395,10 @@ class Head:
         else:
             held = self.held
         top_k = check_count("top_k", top_k, most=len(held.corpus), of="the rows that are searched")
-        if rerank is not None and check_count("rerank", rerank, 0, len(held.corpus)):
-            check_count("rerank", rerank, top_k, len(held.corpus))
+        if rerank is not None:
+            rerank = check_count("rerank", rerank, 0, len(held.corpus), "0 for no second stage")
+            if 0 < rerank < top_k:
+                raise WrongValue(f"a shortlist of {rerank} cannot hold top_k = {top_k} results")
         return suggested(held.queries, held.corpus, self.weight, self.dims, recall, top_k, rerank)
 
     # ------------------------------------------------------------------------------ where it goes

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mrl_course.arguments import check_count
+
 TOP_K = 10
 _SCORES = 2**23  # at a time: 32 MB
 _EXAMPLES = 5  # of the worst queries, for each size
@@ -163,6 +165,7 @@ class Report:
 
     def overlap(self, k: int, method: str = "head") -> float:
         """The mean overlap of one method at one size; KeyError if that was not measured."""
+        k = check_count("k", k)
         found = self.table[(self.table.k == k) & (self.table.method == method)].overlap
         if not len(found):
             raise KeyError(f"{method} at k = {k} was not measured")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mrl_course.arguments import check_count
 from mrl_course.costs import vector_bytes
 from mrl_course.retrofit.judging import mean_interval, nearest, unit
 
@@ -65,7 +66,13 @@ class Suggestion:
         return "\n".join(lines)
 
     def at(self, size: int, shortlist: int = 0) -> pd.DataFrame:
-        """The three kinds in at most so many bytes, each as large as it can be."""
+        """The three kinds in at most so many bytes, each as large as it can be.
+
+        Args:
+            size: bytes of a vector.
+            shortlist: one of those that were tried, 0 for none.
+        """
+        size, shortlist = check_count("size", size), check_count("shortlist", shortlist, least=0)
         mine = self.table[(self.table.shortlist == shortlist) & (self.table.bytes <= size)]
         largest = mine.sort_values("bytes", kind="stable").drop_duplicates("kind", keep="last")
         return largest.sort_values("numbers", kind="stable").reset_index(drop=True)
