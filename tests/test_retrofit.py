@@ -1,5 +1,8 @@
 """Rotate and distil: better prefixes on vectors it has not seen, nothing lost at full size."""
 
+import json
+import re
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from mrl_course.losses import nested_distillation, similarity_softmax
 from mrl_course.models import build_static_model
 from mrl_course.retrofit import Head, cayley, fit_head
 from mrl_course.retrofit.recipe import Lesson, Linear, Rotation, Side
-from mrl_course.retrofit.rows import collect, open_source, split
+from mrl_course.retrofit.rows import Moments, collect, open_source, split
 
 
 @pytest.fixture(scope="module")
@@ -666,3 +669,291 @@ def test_absorb_works_for_half_precision():
     assert table.dtype == torch.float16
     expected = model[0].embedding.weight.detach().float().numpy() @ head.weight
     np.testing.assert_allclose(table.detach().float().numpy(), expected, atol=1e-3)
+
+
+# ----------------------------------------------------------------------- files, streams, devices
+
+
+def blocks(emb, size):
+    return (emb[start : start + size] for start in range(0, len(emb), size))
+
+
+QUICK = {"steps": 5, "progress": False, "turned": 24}
+
+
+def test_a_stream_of_blocks_is_fitted_as_the_array(vectors, tmp_path):
+    np.save(tmp_path / "v.npy", vectors)
+    mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
+    wanted = fit_head(vectors, [4, 48], **QUICK)
+    for form in (blocks(vectors, 700), iter(vectors.reshape(16, 100, 48)), mapped):
+        head = fit_head(form, [4, 48], **QUICK)
+        np.testing.assert_array_equal(head.weight, wanted.weight)
+        pd.testing.assert_frame_equal(head.report.table, wanted.report.table)
+
+
+def test_of_more_rows_than_fit_a_sample_is_learnt_from(vectors, monkeypatch):
+    """The same sample whatever the blocks are; PCA of all rows but those held out."""
+    monkeypatch.setattr("mrl_course.retrofit.rows.MOST_ROWS", 300)
+    wanted = fit_head(vectors, [4, 48], **QUICK)
+    for size in (64, 1_000):
+        head = fit_head(blocks(vectors, size), [4, 48], **QUICK)
+        np.testing.assert_allclose(head.weight, wanted.weight, atol=1e-2)  # PCA's rounding, grown
+        assert head.report.corpus == wanted.report.corpus == 240
+        np.testing.assert_array_equal(head.report.worst.row, wanted.report.worst.row)
+    collected = collect(open_source(vectors), 0)
+    assert len(collected.numbers) == 300
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(collected.parts[0], unit[collected.numbers], atol=1e-6)
+    sides = split(collected.parts, None, 0)
+    held = collected.numbers[np.concatenate([sides.choose, sides.judge])]
+    rotation = pca_rotation(np.delete(unit, held, axis=0))
+    pca = fit_head(vectors, [4, 48], turned=0, progress=False)
+    found = np.abs((pca.weight * rotation).sum(axis=0))
+    np.testing.assert_allclose(found, 1, atol=1e-3)
+
+
+def test_the_memory_of_a_fit_does_not_grow_with_the_rows(monkeypatch):
+    monkeypatch.setattr("mrl_course.retrofit.rows.MOST_ROWS", 1_000)
+    rng = np.random.default_rng(0)
+    shape = 0.9 ** np.arange(32)
+
+    def peak(count):
+        made = ((rng.normal(size=(4_000, 32)) * shape).astype(np.float32) for _ in range(count))
+        tracemalloc.start()
+        head = fit_head(made, [4, 32], steps=1, turned=16, progress=False)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert head.report.corpus == 800
+        return size
+
+    few, many = peak(2), peak(40)
+    assert many < 1.2 * few + 2**20  # 40 blocks hold 20 MB
+
+
+def test_mean_and_covariance_by_blocks():
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(5_000, 6)) @ rng.normal(size=(6, 6)) + 30).astype(np.float32)
+    moments = Moments(6)
+    for block in blocks(rows, 777):
+        moments.add(block)
+    np.testing.assert_allclose(moments.mean, rows.mean(axis=0, dtype=float), rtol=1e-6)
+    covariance = np.cov(rows.astype(float).T, bias=True)
+    np.testing.assert_allclose(moments.covariance(), covariance, atol=1e-4 * covariance.max())
+    moments.add(rows[:1_000], -1)
+    assert moments.count == 4_000
+    covariance = np.cov(rows[1_000:].astype(float).T, bias=True)
+    np.testing.assert_allclose(moments.covariance(), covariance, atol=1e-4 * covariance.max())
+
+
+def test_bad_blocks_are_named(vectors):
+    broken = vectors[:300].copy()
+    broken[250, 3] = np.nan
+    with pytest.raises(ValueError, match="first in row 250"):
+        fit_head(blocks(broken, 100), [4, 48], **QUICK)
+    with pytest.raises(ValueError, match="begins at row 100 has 7 numbers a row, expected 48"):
+        fit_head(iter([vectors[:100], vectors[:100, :7]]), [4, 48], **QUICK)
+    with pytest.raises(ValueError, match="no blocks: is the stream used up"):
+        fit_head(iter([]), [4, 48])
+    with pytest.raises(TypeError, match="pairs come as arrays"):
+        fit_head((iter([vectors]), vectors), [4, 48])
+    with pytest.raises(TypeError, match="dtype"):
+        fit_head(iter([vectors[:100], vectors[:100] > 0]), [4, 48], **QUICK)
+
+
+def test_a_stream_is_mapped_block_by_block(head, vectors):
+    holes = vectors.copy()
+    holes[150] = 0
+    with pytest.warns(UserWarning, match="1 of 100 rows of blocks hold only zeros, first row 150"):
+        small = list(head.transform_blocks(blocks(holes, 100), 8))
+    assert [x.shape for x in small] == [(100, 8)] * 16
+    keep = np.arange(1_600) != 150
+    np.testing.assert_allclose(
+        np.concatenate(small)[keep], head.transform(vectors[keep], 8), atol=1e-6
+    )
+    lazy = head.transform_blocks(iter([vectors[:5], vectors[:5, :7]]), 8)
+    assert next(lazy).shape == (5, 8)
+    with pytest.raises(ValueError, match="begins at row 5 has 7"):
+        next(lazy)
+    with pytest.raises(TypeError, match="transform takes a single array"):
+        next(head.transform_blocks(vectors))
+
+
+def test_every_tensor_is_made_where_its_input_is(vectors):
+    """A default device without numbers: whatever forgot its device would fail on it."""
+    options = {"steps": 3, "turned": 24, "progress": False}
+    wanted = fit_head(vectors[:400], [4, 48], **options)
+    torch.set_default_device("meta")
+    try:
+        head = fit_head(vectors[:400], [4, 48], **options)
+        pairs = fit_head((vectors[:400], vectors[400:800]), [4, 48], label_share=0.5, **options)
+        suggestion, report = head.suggest(), head.report_on(vectors[400:800])
+        turned = cayley(torch.zeros(3, 3, device="cpu"))
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(head.weight, wanted.weight)
+    assert pairs.weight.shape == (48, 48) and turned.device.type == "cpu"
+    assert len(suggestion.table) and len(report.table)
+
+
+# ------------------------------------------------------------------- reports on other vectors
+
+
+def test_a_report_on_other_rows_of_the_same_kind(skewed):
+    head = fit_head(skewed[:600], [4, 48], turned=0, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = head.report_on(skewed[600:])
+    assert (report.queries, report.corpus) == (150, 150)
+    assert set(report.table.method) == {"raw", "pca", "tempered", "head"}
+    assert report.overlap(4) == report.overlap(4, "pca") > report.overlap(4, "raw")
+    assert report.overlap(48) == 1
+    assert abs(report.kinds["outside"] - head.outside) < 0.05
+    assert report.kinds["agreement"] > 0.9
+
+
+def test_a_report_on_vectors_of_another_kind_warns(skewed, tmp_path):
+    """As loud in other directions: their variance is outside, and raw is better than the head."""
+    rng = np.random.default_rng(8)
+    other = rng.normal(size=(400, 48)) * 0.8 ** np.arange(48)
+    head = fit_head(skewed, [4, 48], turned=0, progress=False, model="some-model")
+    head = Head.load(head.save(tmp_path / "head.safetensors"))  # a scheduled job has a file
+    with pytest.warns(UserWarning) as caught:
+        report = head.report_on(other)
+    said = [str(w.message) for w in caught]
+    assert any("of another kind than those that were fitted" in words for words in said)
+    assert any("less than the raw prefix at k = 4 " in words for words in said)
+    assert all(w.filename == __file__ for w in caught)
+    assert list(report.advice[: len(said)]) == said
+    assert report.kinds["outside"] > head.outside + 0.1
+
+
+def test_a_report_on_pairs(head, vectors):
+    rng = np.random.default_rng(1)
+    documents = vectors + 0.2 * rng.normal(size=vectors.shape).astype(np.float32)
+    report = head.report_on(vectors[:400], documents[:400])
+    assert report.queries == 200 and report.corpus == 400
+    recall = report.table.set_index(["method", "k"]).recall
+    assert recall["raw", 48] > 0.9 and recall["head", 4] > recall["raw", 4]
+    with pytest.raises(ValueError, match="400 vectors need as many pairs, got 5"):
+        head.report_on(vectors[:400], documents[:5])
+    with pytest.raises(ValueError, match="39 different vectors are too few"):
+        head.report_on(vectors[:39])
+
+
+def test_the_advice_names_where_another_method_is_better(vectors):
+    """A rotation of noise spoils PCA: the report of the fit and of others says so."""
+    head = fit_head(vectors, [4, 24, 48], turned=0, progress=False)
+    rng = np.random.default_rng(0)
+    spoilt = np.linalg.qr(rng.normal(size=(48, 48)))[0].astype(np.float32)
+    head.weight, head.turn = head.weight @ spoilt, spoilt
+    head.mean = head.energy = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = head.report_on(vectors)
+    assert any(
+        words.startswith("PCA keeps more than this head at k = 4") for words in report.advice
+    )
+    assert any(words.startswith("Do nothing below") for words in report.advice)
+
+
+# ------------------------------------------------------------------------------ how few bytes
+
+
+def test_a_suggestion_is_what_counting_gives(head, vectors):
+    few = head.suggest(0.6, 5, vectors=vectors)
+    assert few.queries == 250 and few.corpus == 1_100
+    assert set(few.table.shortlist) == {0, 10, 25, 50}
+    table = few.table[few.table.kind == "float32"].set_index(["numbers", "shortlist"])
+    assert table.checked[48, 0] == table.recall[48, 0] == 1
+    enough = table[table.reaches].reset_index()
+    assert few.dim == enough[enough.shortlist == 0].numbers.min() < 48
+    listed = enough[enough.shortlist > 0].sort_values(["numbers", "shortlist"]).iloc[0]
+    assert (few.rerank_dim, few.shortlist_size) == (listed.numbers, listed.shortlist)
+    assert few.rerank_dim < few.dim
+    assert (few.table.low <= few.table.checked).all()
+    assert (few.table.checked <= few.table.high).all()
+    by_size = table.checked.unstack()
+    assert (by_size.diff(axis=1).iloc[:, 1:] >= 0).all().all()  # a longer shortlist finds more
+    text = str(few)
+    assert f"{few.dim} float32 numbers, {4 * few.dim} bytes, alone" in text
+    assert f"with a shortlist of {few.shortlist_size}" in text
+
+
+def test_bits_and_int8_in_the_same_bytes(head, vectors):
+    few = head.suggest(0.8, vectors=vectors)
+    at = few.at(32).set_index("kind")
+    assert at.numbers.to_dict() == {"float32": 8, "int8": 32, "bits": 48}
+    assert at.bytes.to_dict() == {"float32": 32, "int8": 32, "bits": 6}
+    assert at.checked["int8"] > at.checked["float32"]
+    rows = head.transform(vectors)
+    order = few.table[(few.table.kind == "bits") & (few.table.shortlist == 0)].checked
+    assert order.is_monotonic_increasing
+    one = few.table[(few.table.kind == "int8") & (few.table.numbers == 48)].checked.max()
+    assert one > 0.97 and rows.shape == (1_600, 48)
+
+
+def test_suggestions_need_vectors_and_say_so(head, tmp_path):
+    assert head.suggest().corpus == 1_280  # those that were held out and fitted
+    loaded = Head.load(head.save(tmp_path / "h"))
+    with pytest.raises(ValueError, match="came from a file, .* pass vectors="):
+        loaded.suggest()
+    with pytest.raises(ValueError, match="a shortlist of 7 cannot hold top_k = 10"):
+        head.suggest(rerank=7)
+    with pytest.raises(ValueError, match="at least 100"):
+        loaded.suggest(vectors=np.random.default_rng(0).normal(size=(50, 48)))
+    assert set(head.suggest(rerank=0).table.shortlist) == {0}
+    hard = head.suggest(1.0, rerank=0)
+    assert hard.dim == 48 and hard.shortlist_size == 0
+
+
+# --------------------------------------------------------------------------------- other places
+
+
+def test_a_loaded_head_reports_as_the_one_that_was_saved(grouped, turned_head, tmp_path):
+    loaded = Head.load(turned_head.save(tmp_path / "head.safetensors"))
+    assert (loaded.method, loaded.turned, loaded.report) == ("rotated", 48, None)
+    assert loaded.temper == turned_head.temper and loaded.outside == turned_head.outside
+    one, two = (each.report_on(grouped) for each in (turned_head, loaded))
+    pd.testing.assert_frame_equal(one.table, two.table)
+    assert "for [2, 4, 48]" in str(loaded)
+
+
+def test_exported_files_hold_the_map(head, vectors, tmp_path):
+    weight = np.load(head.export(tmp_path / "map.npy", 4))
+    np.testing.assert_array_equal(weight, head.weight[:, :4])
+    about = json.loads(head.export(tmp_path / "map.json", 8).read_text())
+    assert (about["full_dim"], about["dim"], about["dims"]) == (48, 8, [4, 8])
+    np.testing.assert_array_equal(np.array(about["weight"], np.float32), head.weight[:, :8])
+    text = head.export(tmp_path / "map.sql", 2, column='odd "name"').read_text()
+    numbers = re.findall(r"\(\"odd \"\"name\"\"\" <#> '\[(.*?)\]'\)::real", text)
+    back = -np.array([list(map(float, each.split(","))) for each in numbers])
+    np.testing.assert_allclose(back.T, head.weight[:, :2], rtol=1e-6)
+    assert text.startswith("ARRAY[") and text.endswith("]::vector(2)\n")
+    with pytest.raises(ValueError, match="must end in .npy, .json, .sql, got '.csv'"):
+        head.export(tmp_path / "map.csv")
+    with pytest.raises(ValueError, match="column must name a column"):
+        head.export(tmp_path / "map.sql", 2, column="")
+    with pytest.raises(TypeError, match="column must be a string"):
+        head.export(tmp_path / "map.sql", 2, column=7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.json", "map.npy", "map.sql"]
+
+
+@pytest.mark.slow
+def test_the_expression_maps_inside_postgresql(head, vectors, tmp_path):
+    pgserver = pytest.importorskip("pgserver")
+    psycopg = pytest.importorskip("psycopg")
+    expression = head.export(tmp_path / "map.sql", 8, column="a vector").read_text()
+    try:
+        server = pgserver.get_server(tmp_path / "server")
+    except Exception as error:
+        pytest.skip(f"no PostgreSQL can be started here: {error}")
+    with psycopg.connect(server.get_uri()) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute('CREATE TABLE v (id int, "a vector" vector(48))')
+        for i, row in enumerate(vectors[:5]):
+            connection.execute("INSERT INTO v VALUES (%s, %s)", (i, str(row.tolist())))
+        found = connection.execute(f"SELECT ({expression})::text FROM v ORDER BY id").fetchall()
+    server.cleanup()
+    found = np.array([json.loads(row[0]) for row in found])
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, head.transform(vectors[:5], 8), atol=1e-5)

@@ -42,19 +42,18 @@ def written_as(
 
 
 def sql_expression(weight: np.ndarray, column: str) -> str:
-    """An expression of PostgreSQL with pgvector: the mapped, cut vector of length 1.
+    """An expression of PostgreSQL with pgvector, of any version: the mapped, cut vector.
 
-    ``<#>`` is pgvector's negative inner product, and a sign does not survive twice: each new number
-    is the inner product with minus a column of the map.
+    ``<#>`` is pgvector's negative inner product: each new number is the one with minus a column
+    of the map.
     """
     if not isinstance(column, str):
         raise WrongKind(f"column must be a string, got {column!r}")
     if not column or "\0" in column:
         raise WrongValue(f"column must name a column, got {column!r}")
     quoted = '"' + column.replace('"', '""') + '"'
-    numbers = [
-        f"({quoted} <#> '[{','.join(map(str, (-direction).tolist()))}]')::real"
+    lines = ",\n  ".join(
+        f"({quoted} <#> '[{','.join(map(str, -direction))}]')::real"
         for direction in weight.T.astype(np.float32)
-    ]
-    lines = ",\n  ".join(numbers)
-    return f"l2_normalize(ARRAY[\n  {lines}\n]::vector({weight.shape[1]}))"
+    )
+    return f"ARRAY[\n  {lines}\n]::vector({weight.shape[1]})"

@@ -409,7 +409,8 @@ class Head:
         ``.npy`` holds the (D, dim) matrix; ``.json`` the same as ``{"full_dim", "dim", "dims",
         "model", "weight"}``, weight[i][j] from old number i to new number j; ``.sql`` one
         expression of PostgreSQL with pgvector that turns a column of full vectors into
-        vector(dim) of length 1. Everywhere: multiply, cut, then divide by the length.
+        ``vector(dim)``. Multiply, then cut; the results have different lengths, so compare them by
+        cosine (``<=>`` in pgvector), or divide them by their lengths.
 
         Args:
             path: ends in ``.npy``, ``.json`` or ``.sql``.
