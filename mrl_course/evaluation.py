@@ -24,6 +24,7 @@ from mrl_course.arguments import (
     check_count,
     check_dims,
     check_embeddings,
+    check_number,
     check_relevant,
     check_same_size,
     check_seed,
@@ -208,13 +209,99 @@ def pca_rotation(emb: ArrayLike) -> np.ndarray:
             f"all {len(given)} rows of emb are equal: they have no variance, and this rotation is "
             "no better than any other"
         )
+    return _spectrum(given)[0].astype(np.float32)
+
+
+def _spectrum(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Principal directions as columns and their variances, the largest first."""
     # All numbers by one power of two: exact, and the squares stay within the range of floats.
     wide = given.astype(np.float64)
     wide = np.ldexp(wide, -np.frexp(np.abs(wide).max())[1])
-    _, axes = np.linalg.eigh(np.cov(wide, rowvar=False).reshape(wide.shape[1], -1))
-    axes = axes[:, ::-1]  # eigh sorts ascending
+    variances, axes = np.linalg.eigh(np.cov(wide, rowvar=False).reshape(wide.shape[1], -1))
+    axes, variances = axes[:, ::-1], np.maximum(variances[::-1], 0)  # eigh sorts ascending
     largest = np.abs(axes).argmax(axis=0)
-    return (axes * np.sign(axes[largest, np.arange(axes.shape[1])])).astype(np.float32)
+    return axes * np.sign(axes[largest, np.arange(axes.shape[1])]), variances
+
+
+TEMPERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the exponents that tempered PCA chooses from
+_FLOOR = 1e-4  # of the largest variance; directions with less would be blown up to noise
+_TEMPERED_BY = 40, 500  # rows at least, and queries at most, that choose an exponent
+_TEMPERED_AMONG = 4_000  # rows that they search
+
+
+def tempered_pca(emb: ArrayLike, dim: int, gamma: float | None = None, seed: int = 0) -> np.ndarray:
+    """PCA whose directions are scaled by a power of their variance: between PCA and whitening.
+
+    ``emb @ tempered_pca(train_emb, k)`` are k numbers each. PCA (``gamma=0``) lets the loudest
+    directions rule every cosine, whitening (``gamma=1``) makes all equally loud, noise included;
+    between them lies an optimum that needs no labels to find ("Spectral Tempering", Li,
+    Eustratiadis & Kanoulas 2026, https://arxiv.org/abs/2603.19339). Unlike a rotation this
+    changes the cosines of full vectors, and each k has an exponent of its own.
+
+    Args:
+        emb: (n, D) training embeddings, n >= 40, or n >= 2 if ``gamma`` is given.
+        dim: how many numbers to keep, 1 to D.
+        gamma: the exponent, 0 to 1: direction j is multiplied by its variance to the power
+            ``-gamma / 2``. By default that of 0, 0.25, 0.5, 0.75, 1 with which held-out rows keep
+            most of their ten nearest neighbours.
+        seed: which rows are held out: a tenth, at least 20 and at most 500.
+
+    Returns:
+        (D, dim) float32; columns are scaled directions, the first one has length 1.
+
+    Raises:
+        TypeError, ValueError: wrong shape, NaN, too few rows, ``dim`` or ``gamma`` out of range.
+    """
+    given, seed = check_embeddings("emb", emb), check_seed(seed)
+    dim = check_count("dim", dim, most=given.shape[1], of="the numbers of an embedding")
+    if gamma is not None:
+        gamma = check_number("gamma", gamma, least=0, most=1)
+    elif len(given) < _TEMPERED_BY[0]:
+        raise WrongValue(
+            f"{len(given)} rows are too few to choose gamma with, at least {_TEMPERED_BY[0]} are "
+            "needed; give gamma"
+        )
+    else:
+        gamma = _best_temper(given, dim, seed)
+    rotation, variances = _spectrum(given)
+    return (rotation * tempered_scales(variances, gamma))[:, :dim].astype(np.float32)
+
+
+def _best_temper(emb: np.ndarray, dim: int, seed: int) -> float:
+    """The exponent with which held-out rows keep most of their ten nearest among the others."""
+    least, most = 20, _TEMPERED_BY[1]
+    order = np.random.default_rng(seed).permutation(len(emb))
+    held = min(max(least, len(emb) // 10), most)
+    asked, rest = emb[order[:held]], emb[order[held:]]
+    rotation, variances = _spectrum(rest)
+    rest = rest[:_TEMPERED_AMONG]
+    wanted = _nearest(asked, rest)
+    kept = []
+    for gamma in TEMPERS:
+        change = (rotation * tempered_scales(variances, gamma))[:, :dim]
+        found = _nearest(_unit_wide(asked) @ change, _unit_wide(rest) @ change)
+        kept.append((found[:, :, None] == wanted[:, None, :]).any(axis=2).mean())
+    return TEMPERS[int(np.argmax(kept))]
+
+
+def _nearest(queries: np.ndarray, corpus: np.ndarray) -> np.ndarray:
+    """(q, 10) rows with the largest cosines, in no order."""
+    cosines = _unit_wide(queries) @ _unit_wide(corpus).T
+    top_k = min(10, len(corpus))
+    return np.argpartition(-cosines, top_k - 1, axis=1)[:, :top_k]
+
+
+def _unit_wide(emb: np.ndarray) -> np.ndarray:
+    """(n, D) float64 rows of length 1; zero rows stay zero."""
+    wide = _wide(emb)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(lengths > 0, lengths, 1)
+
+
+def tempered_scales(variances: np.ndarray, gamma: float) -> np.ndarray:
+    """(D,) what tempered PCA multiplies its directions by, 1 for the first; of checked values."""
+    largest = max(float(variances.max()), 1e-300)
+    return np.maximum(variances / largest, _FLOOR) ** (-gamma / 2)
 
 
 def random_dims_curve(

@@ -617,6 +617,7 @@ def _normal(n: int) -> np.ndarray:
 
 CORPUS, OTHER, QUERIES, MANY, FITTED = (_normal(n) for n in (24, 24, 6, 48, 64))
 NARROW = FITTED * _FALL**6  # so that a head can tell its model from others
+STORE = np.random.default_rng(16).normal(size=(120, 8)).astype(np.float32) * _FALL
 GROUPS = [0, 1, 2] * 8
 CLUSTERS = (CORPUS * np.float32(0.1) + 2 * np.eye(8, dtype=np.float32)[GROUPS]).astype(np.float32)
 SCORES = _rng.normal(size=24).astype(np.float32)
@@ -651,6 +652,11 @@ def _head() -> retrofit.Head:
 
 def _fitted(embeddings: Any, **settings: Any) -> np.ndarray:
     return retrofit.fit_head(embeddings, progress=False, **settings).weight
+
+
+def _exported(dim: Any) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        return np.load(_head().export(f"{folder}/map.npy", dim))
 
 
 def _index(run: Callable, dim: int = 8, prefix: int = 4) -> Any:
@@ -853,6 +859,17 @@ CALLS: dict[str, Call] = {
         evaluation.pca_rotation,
         {"emb": FITTED},
         {"emb": vectors(wider=False).but(*MIXED)},  # long rows have more variance, rightly
+        tolerance=1e-3,
+    ),
+    "evaluation.tempered_pca": Call(
+        evaluation.tempered_pca,
+        {"emb": FITTED, "dim": 4, "gamma": 0.5, "seed": 0},
+        {
+            "emb": vectors(wider=False).but(*MIXED),
+            "dim": count(most=8),
+            "gamma": number(low=-0.5, high=1.5, none=True),
+            "seed": seed(),
+        },
         tolerance=1e-3,
     ),
     "evaluation.random_dims_curve": Call(
@@ -1078,23 +1095,52 @@ CALLS: dict[str, Call] = {
         {"emb": vectors().but("one number a row", "all zero")},
         tolerance=1e-4,
     ),
+    "retrofit.Head.transform_blocks": Call(
+        lambda blocks, dim: np.concatenate(list(_head().transform_blocks([blocks], dim))),
+        {"blocks": CORPUS, "dim": 4},
+        {"blocks": vectors().but("one number a row"), "dim": count(most=8, none=True)},
+        tolerance=1e-4,
+    ),
+    "retrofit.Head.report_on": Call(
+        lambda **k: _head().report_on(**k).table[["overlap", "lost"]].to_numpy(),
+        {"vectors": NARROW, "pairs": FITTED, "seed": 0},
+        {"vectors": vectors(), "pairs": vectors().but("None"), "seed": seed()},
+    ),
+    "retrofit.Head.suggest": Call(
+        lambda **k: _head().suggest(**k).table[["recall", "checked"]].to_numpy(),
+        {"vectors": STORE, "recall": 0.9, "top_k": 5, "rerank": 20},
+        {
+            "vectors": vectors().but("None"),
+            "recall": number(low=0, high=1.5),
+            "top_k": count(most=60),
+            "rerank": count(0, 60, none=True),
+        },
+    ),
+    "retrofit.Head.export": Call(
+        _exported, {"dim": 4}, {"dim": count(most=8, none=True)}, tolerance=1e-4
+    ),
+    "retrofit.Report.overlap": Call(lambda k: _head().report.overlap(k), {"k": 4}, {"k": count()}),
+    "retrofit.Suggestion.at": Call(
+        lambda **k: _head().suggest(vectors=STORE).at(**k).bytes,
+        {"size": 16, "shortlist": 0},
+        {"size": count(), "shortlist": count(0)},
+    ),
     "retrofit.fit_head": Call(
         _fitted,
-        {"embeddings": FITTED, "dims": DIMS, "steps": 2, "batch_size": 32, "lr": 3e-3}
-        | {"scale": 20.0, "teacher_scale": 40.0, "weights": [1.0, 0.5, 2.0], "label_share": 0.0}
-        | {"held_out": 24, "patience": 4, "seed": 0},
+        {"embeddings": FITTED, "dims": DIMS, "steps": 2, "batch_size": 16, "lr": 3e-3}
+        | {"perplexity": 5.0, "weights": [1.0, 0.5, 2.0], "label_share": 0.0, "turned": 8}
+        | {"held_out": 24, "seed": 0},
         {
             "embeddings": vectors(wider=False).but("list of tensors"),
             "dims": dims(none=True),
             "steps": count(),
             "batch_size": count(2),
             "lr": number(low=0),
-            "scale": number(low=0),
-            "teacher_scale": number(low=0),
+            "perplexity": number(low=1),
+            "turned": count(0, 8, none=True),
             "weights": weights(training=True),
             "label_share": number(low=-0.5, high=1.5),
             "held_out": number(low=0, high=60, none=True),
-            "patience": count(),
             "seed": seed(),
         },
         tolerance=2e-2,
@@ -1518,6 +1564,9 @@ NO_DOOR: dict[str, str] = {
     "int8.ranks_of_the_best": "of arguments that were checked by overlap_curve",
     "evaluation.random_dims_curve.options": "passed on to the curve, which checks them",
     "training.TokenisedTriplets.features": "of rows that tokenise_triplets made",
+    "retrofit.Head.methods": "takes axes that a fit made",
+    "retrofit.Head.share_outside": "of unit rows that were checked",
+    "evaluation.tempered_scales": "of values that were checked",
     "ranking.PrefixIndex.build": "of arguments that were checked: for callers that warn",
     "ranking.PrefixIndex.name_of": "of a size that was checked",
     "plots.plot_curves": "takes curves, which were checked when they were made",
@@ -1753,7 +1802,9 @@ _COSINES = [
     for name, call in CALLS.items()
     for parameter, door in call.doors.items()
     if "x 1e-22" in door.same
-    and not name.startswith(("int8.", "evaluation.pca", "neighbours.al", "retrofit.Head.agr"))
+    and not name.startswith(
+        ("int8.", "evaluation.pca", "evaluation.tem", "neighbours.al", "retrofit.Head.agr")
+    )
 ]
 
 

@@ -20,6 +20,7 @@ from mrl_course.evaluation import (
     retention,
     retrieval_curve,
     similarity_curve,
+    tempered_pca,
 )
 
 pytestmark = [
@@ -463,3 +464,55 @@ def test_arrays_need_no_torch(module):
     code = f"import sys, mrl_course.{module}; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+# -------------------------------------------------------------------------------- tempered PCA
+
+
+def decaying(seed=0, n=600):
+    rng = np.random.default_rng(seed)
+    emb = rng.normal(size=(n, 12)) * 0.7 ** np.arange(12)
+    return (emb @ np.linalg.qr(rng.normal(size=(12, 12)))[0]).astype(np.float32)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.4, 1.0])
+def test_tempered_pca_scales_the_directions_by_their_variances(gamma):
+    emb = decaying()
+    scaled = tempered_pca(emb, 5, gamma)
+    rotation = pca_rotation(emb)
+    variances = (emb.astype(float) @ rotation).var(axis=0)
+    wanted = rotation * (variances / variances[0]) ** (-gamma / 2)
+    np.testing.assert_allclose(scaled, wanted[:, :5], rtol=1e-3, atol=1e-5)
+    spread = (emb.astype(float) @ scaled).var(axis=0)
+    if gamma == 1:  # whitened
+        np.testing.assert_allclose(spread, spread[0], rtol=1e-3)
+
+
+def test_the_exponent_is_the_one_with_which_held_out_rows_keep_most():
+    """All the numbers whitened would lose neighbours; and PCA at full size keeps all."""
+    emb = decaying()
+    np.testing.assert_array_equal(tempered_pca(emb, 12), tempered_pca(emb, 12, 0.0))
+    rng = np.random.default_rng(1)
+    few = np.repeat(rng.normal(size=(60, 4)), 10, axis=0) * np.array([30, 1, 1, 1])
+    few = few / np.linalg.norm(few, axis=1, keepdims=True)
+    loud = few.copy()
+    loud[:, 0] = 0.02 * rng.choice([-1, 1], size=600) + 0.9  # signs of nothing
+    chosen = tempered_pca(loud, 4)
+    kept = [np.allclose(chosen, tempered_pca(loud, 4, gamma)) for gamma in evaluation.TEMPERS]
+    assert sum(kept) == 1
+    same = tempered_pca(emb, 6, seed=3)
+    np.testing.assert_array_equal(same, tempered_pca(emb, 6, seed=3))
+
+
+def test_tempered_pca_does_not_blow_up_directions_without_variance():
+    emb = decaying(n=60)[:, :12].copy()
+    emb[:, 6:] = 0
+    scaled = tempered_pca(emb, 12, 1.0)
+    assert np.isfinite(scaled).all()
+    assert np.linalg.norm(scaled, axis=0).max() <= 100.01
+
+
+def test_tempered_pca_needs_rows_to_choose_with():
+    with pytest.raises(ValueError, match="39 rows are too few to choose gamma"):
+        tempered_pca(decaying(n=39), 4)
+    assert tempered_pca(decaying(n=39), 4, 0.5).shape == (12, 4)
