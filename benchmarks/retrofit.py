@@ -21,37 +21,41 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import torch
 from common import Tasks, cached, write_record
 
-from mrl_course import retrofit
 from mrl_course.arguments import default_dims
 from mrl_course.data import load_allnli, load_docstrings
-from mrl_course.evaluation import pca_rotation, random_dims_curve, retrieval_curve, similarity_curve
+from mrl_course.evaluation import (
+    pca_rotation,
+    random_dims_curve,
+    retrieval_curve,
+    similarity_curve,
+    tempered_pca,
+)
 from mrl_course.files import results_folder, write_whole
 from mrl_course.models import load_pretrained
-from mrl_course.neighbours import nearest_rows
 from mrl_course.ranking import unit_rows
+from mrl_course.retrofit import fit as fitting
 from mrl_course.retrofit import fit_head
 
 COLUMNS = ["fitted_on", "method", "seed", "task", "k", "score"]
 CACHE = Path("build/retrofit")
 DIMS = default_dims(384)
 
-# Without labels: the recipe, and one change at a time. ``start`` and ``batches`` are no options of
-# fit_head: here the function that it calls is replaced.
+# Without labels: the recipe, and one change at a time. ``start`` is no option of fit_head: here the
+# axes that it finds are replaced.
 RECIPES = {
     "rotate and distil": {},
     "free linear map": {"rotation": False},
-    "start: identity": {"start": "identity"},
-    "start: random": {"start": "random"},
-    "teacher scale 20": {"teacher_scale": 20.0},
-    "both scales 40": {"scale": 40.0},
+    "all directions turned": {"turned": 384},
+    "128 directions turned": {"turned": 128},
+    "start: random": {"start": "random", "turned": 384},
+    "perplexity 6": {"perplexity": 6.0},
+    "perplexity 25": {"perplexity": 25.0},
     "100 steps": {"steps": 100},
     "600 steps": {"steps": 600},
-    "batches of 256": {"batch_size": 256},
-    "batches of neighbours": {"batches": "neighbours"},
-    "small k weigh more": {"weights": [4, 3, 2, 1, 1, 1, 1]},
+    "batches of 512": {"batch_size": 512},
+    "all sizes weigh the same": {"weights": [1] * 7},
 }
 # With triplets of AllNLI.
 LABELLED = {
@@ -136,7 +140,13 @@ class Vectors:
             return np.concatenate([self.summaries[1_000:], self.descriptions[1_000:]])
         return self.abstracts
 
-    def judge(self, change: np.ndarray, random: int | None = None) -> list[list]:
+    def judge_tempered(self, given: np.ndarray) -> list[list]:
+        """The same for tempered PCA, which has a map of its own for each size."""
+        return [row for k in DIMS for row in self.judge(tempered_pca(given, k), dims=[k])]
+
+    def judge(
+        self, change: np.ndarray, random: int | None = None, dims: list[int] = DIMS
+    ) -> list[list]:
         """Rows of task, k, score after a linear change; of random numbers if ``random`` is set."""
         data = {
             "sts": (similarity_curve, *self.sts, self.scores),
@@ -150,38 +160,21 @@ class Vectors:
         for task, (curve, one, two, labels) in data.items():
             one, two = one @ change, two @ change
             if random is None:
-                found = curve(one, two, labels, DIMS)
+                found = curve(one, two, labels, dims)
             else:
-                found = random_dims_curve(curve, one, two, labels, dims=DIMS, draws=1, seed=random)
+                found = random_dims_curve(curve, one, two, labels, dims=dims, draws=1, seed=random)
             rows += [[task, k, round(score, 4)] for k, score in found.items()]
         return rows
 
 
-def neighbour_batches(emb: np.ndarray, seed: int):
-    """A replacement of ``retrofit._batches``: rows with three of their near neighbours each."""
-    fitted, _ = retrofit._split(len(emb), 0.1, seed, len(emb))
-    near = torch.from_numpy(nearest_rows(emb[fitted], 32))
-
-    def batches(n, batch_size, generator):
-        while True:
-            rows = torch.randperm(n, generator=generator)[: batch_size // 4]
-            which = torch.randint(32, (len(rows), 3), generator=generator)
-            together = torch.cat([rows[:, None], near[rows[:, None], which]], 1)
-            yield together.flatten().unique()
-
-    return batches
-
-
-def fit(emb, seed: int, start: str = "pca", batches: str = "random", dims=None, **options):
+def fit(emb, seed: int, start: str = "pca", dims=None, **options):
     """fit_head, with what the ablation replaces inside it."""
-    patches = {}
-    if start != "pca":
-        rng, full_dim = np.random.default_rng(seed), 384
-        square = np.eye(full_dim) if start == "identity" else rng.normal(size=(full_dim, full_dim))
-        patches["pca_rotation"] = lambda _: np.linalg.qr(square)[0].astype(np.float32)
-    if batches == "neighbours":
-        patches["_batches"] = neighbour_batches(emb, seed)
-    with mock.patch.multiple(retrofit, **patches) if patches else nullcontext():
+    patch = nullcontext()
+    if start == "random":
+        square = np.random.default_rng(seed).normal(size=(384, 384))
+        axes = np.linalg.qr(square)[0].astype(np.float32)
+        patch = mock.patch.object(fitting, "principal_axes", lambda *_: (axes, np.ones(384)))
+    with patch:
         return fit_head(emb, dims or DIMS, seed=seed, progress=False, **options)
 
 
@@ -207,8 +200,9 @@ def main() -> None:
     for seed in seeds:
         rows += [["-", "random numbers", seed, *row] for row in vectors.judge(same, random=seed)]
     for name in args.sets.split(","):
-        rotation = pca_rotation(vectors.fitted_on(name))
-        rows += [[name, "pca", 0, *row] for row in vectors.judge(rotation)]
+        given = vectors.fitted_on(name)
+        rows += [[name, "pca", 0, *row] for row in vectors.judge(pca_rotation(given))]
+        rows += [[name, "tempered pca", 0, *row] for row in vectors.judge_tempered(given)]
         methods = [(method, False) for method in RECIPES]
         methods += [(method, True) for method in LABELLED if name == "nli"]
         for method, labelled in methods:
