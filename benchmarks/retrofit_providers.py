@@ -5,7 +5,7 @@
 FOLDER/providers holds (n, D) arrays, one a model. Half of the files, every second one by number of
 rows, chose the constants of ``fit_head`` (part ``choose``: the recipe with one thing changed, first
 seed only); the others report (part ``report``). Part ``rows`` fits on fewer rows and judges on the
-whole store. A fifth of the distinct rows, at most 500, search the others and are seen by no fit.
+whole store, first seed only. A fifth of the distinct rows, at most 500, search the others and are seen by no fit.
 FILE is ``mrl_course/retrofit.py`` as it was in commit c4cbf44, for the row ``old head``, first seed
 only. Finished fits are kept under ``build/retrofit_providers``.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -155,7 +156,7 @@ def main() -> None:
     old = None
     if args.old:
         spec = importlib.util.spec_from_file_location("old_retrofit", args.old)
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules["old_retrofit"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         old = module.fit_head
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -167,7 +168,7 @@ def main() -> None:
     for i, seed in enumerate(map(int, args.seeds.split(","))):
         former = old if i == 0 else None  # it is slow
         jobs += [("report", file, seed, partial(report, old=former)) for file in files[1::2]]
-        for file in files[:2]:
+        for file in files[:2] if i == 0 else ():
             sizes = [n for n in SUBSAMPLES if n < 0.8 * len(np.load(file, mmap_mode="r"))]
             jobs += [(f"rows-{n}", file, seed, partial(fewer, count=n)) for n in sizes]
         if i == 0:

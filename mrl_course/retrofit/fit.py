@@ -43,8 +43,8 @@ _WEIGHT = 0.75  # power of k: the divergences of the small prefixes are the larg
 _SURE = 2.0  # standard errors by which a rotation must beat PCA
 _EVEN = 0.005  # overlap that may be lost at a single size
 _LEAST_SPREAD = 1e-9  # of directions; the rounding of float32 alone gives less
-_CORPUS = 20_000  # rows that are searched for the report
-_CHOOSING = 8_000  # and to choose
+_CORPUS = 20_000  # rows that are searched: in a thinner crowd more neighbours are kept
+_TRIES = 3
 _TEMPERING = 200, 4_000
 _FINGERPRINT = 4_096
 
@@ -242,7 +242,7 @@ class _Fit:
         self.full_dim = self.fit[0].shape[1]
         self.axes, self.variances = self._axes(collected.moments)
         self.interrupted, self.history = False, pd.DataFrame()
-        self.court = self._field(self.choose, MOST_JUDGES, _CHOOSING)
+        self.court = self._field(self.choose, MOST_JUDGES, _CORPUS)
 
     def _axes(self, moments: Moments | None) -> tuple[np.ndarray, np.ndarray]:
         """PCA of the rows that are fitted, or of all rows but those that choose and judge."""
@@ -321,7 +321,7 @@ class _Fit:
         """How many directions may be turned, the most first: each wants some rows."""
         most = min(self.full_dim, len(self.fit[0]) // _ROWS_A_DIRECTION)
         sizes = {m for m in TURNED if m < self.full_dim} | {min(self.full_dim, TURNED[0])}
-        return sorted((m for m in sizes if min(self.dims) < m <= most), reverse=True)
+        return sorted((m for m in sizes if min(self.dims) < m <= most), reverse=True)[:_TRIES]
 
     def _learnt(self, size: int, shares: Sequence[float] = (1.0,)) -> list[_Option]:
         """Turn the first ``size`` directions, and look at shares of the way."""
