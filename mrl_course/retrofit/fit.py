@@ -38,7 +38,8 @@ from mrl_course.retrofit.rows import (
 
 TURNED = (512, 256, 128, 64)  # principal directions that may be turned among themselves
 _ROWS_A_DIRECTION = 3  # that are fitted, at least
-_SHARES = (1.0, 0.85, 0.7, 0.5)  # of the way from PCA to what was learnt
+_SHARES = ((1.0, 1.0), (1.0, 0.5), (1.0, 0.0), (0.7, 0.7), (0.7, 0.0))
+"""Of the way from PCA to what was learnt: among the directions of the prefixes, and to others."""
 _WEIGHT = 0.75  # power of k: the divergences of the small prefixes are the largest
 _SURE = 2.0  # standard errors by which a rotation must beat PCA
 _EVEN = 0.005  # overlap that may be lost at a single size
@@ -323,7 +324,7 @@ class _Fit:
         sizes = {m for m in TURNED if m < self.full_dim} | {min(self.full_dim, TURNED[0])}
         return sorted((m for m in sizes if min(self.dims) < m <= most), reverse=True)[:_TRIES]
 
-    def _learnt(self, size: int, shares: Sequence[float] = (1.0,)) -> list[_Option]:
+    def _learnt(self, size: int, shares: Sequence[tuple[float, ...]] = ((),)) -> list[_Option]:
         """Turn the first ``size`` directions, and look at shares of the way."""
         settings = self.settings
         dims, weights = _trained(self.dims, settings.weights, size + (not settings.rotation))
@@ -336,7 +337,7 @@ class _Fit:
             steps=settings.steps, batch_size=settings.batch_size, lr=settings.lr,
             seed=settings.seed, progress=settings.progress,
         )  # fmt: skip
-        turns = [change.whole(share).cpu().numpy() for share in shares]
+        turns = [change.whole(*share).cpu().numpy() for share in shares]
         method = "rotated" if settings.rotation else "linear"
         return [_Option(method, size, turn, self._gains(size, turn)) for turn in turns]
 
