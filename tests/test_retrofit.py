@@ -138,15 +138,32 @@ def test_it_starts_as_the_pca_rotation_of_the_fitted_rows(vectors):
 
 
 def test_fewer_rows_than_numbers(vectors):
-    """PCA of 36 rows in 48 numbers: 35 directions with variance, the others complete a rotation."""
-    few = vectors[:56]
+    """PCA of 46 rows in 48 numbers: 45 directions with variance, the others complete a rotation."""
+    few = vectors[:46]
     pca = fit_head(few, [8, 48], turned=0, progress=False)
     np.testing.assert_allclose(pca.weight.T @ pca.weight, np.eye(48), atol=1e-5)
-    unit = few / np.linalg.norm(few, axis=1, keepdims=True)
-    rotation = pca_rotation(unit[sides_of(few)[0]])
+    rotation = pca_rotation(few / np.linalg.norm(few, axis=1, keepdims=True))
     found = np.abs((pca.weight * rotation).sum(axis=0))
-    np.testing.assert_allclose(found[:35], 1, atol=1e-3)
-    assert (pca.variances[:35] > 1e-4).all() and (pca.variances[35:] < 1e-6).all()
+    np.testing.assert_allclose(found[:45], 1, atol=1e-3)
+    assert (pca.variances[:45] > 1e-6).all() and (pca.variances[45:] < 1e-6).all()
+
+
+def test_few_rows_join_the_pca_after_the_report(vectors):
+    """The turn is carried over: the new first numbers are near the old ones, in the new span."""
+    few, options = vectors[:230], {"turned": 24, "steps": 20, "progress": False}
+    head = fit_head(few, [4, 48], **options)
+    unit = few / np.linalg.norm(few, axis=1, keepdims=True)
+    rotation = pca_rotation(unit)
+    np.testing.assert_allclose(head.weight[:, 24:], rotation[:, 24:], atol=1e-3)
+    np.testing.assert_allclose(head.methods()["pca"], rotation, atol=1e-3)
+    np.testing.assert_allclose(head.weight.T @ head.weight, np.eye(48), atol=1e-5)
+    np.testing.assert_allclose(head.mean, unit.mean(axis=0), atol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mrl_course.retrofit.fit._MANY_A_NUMBER", 0)
+        before = fit_head(few, [4, 48], **options)
+    pd.testing.assert_frame_equal(before.report.table, head.report.table)
+    along = (before.weight[:, :4] * head.weight[:, :4]).sum(axis=0)
+    assert (along > 0.9).all() and not np.allclose(before.weight, head.weight, atol=1e-3)
 
 
 def test_the_same_seed_gives_the_same_head(vectors):

@@ -46,6 +46,7 @@ _EVEN = 0.005  # overlap that may be lost at a single size
 _LEAST_SPREAD = 1e-9  # of directions; the rounding of float32 alone gives less
 _CORPUS = 20_000  # rows that are searched: in a thinner crowd more neighbours are kept
 _TRIES = 3
+_MANY_A_NUMBER = 5  # rows for each number, from which on a tenth of them changes no PCA
 _TEMPERING = 200, 4_000
 _FINGERPRINT = 4_096
 
@@ -119,7 +120,8 @@ def fit_head(
             is the usual Matryoshka loss on a linear head.
         held_out: share (below 1) or number of rows that make the report, 20 to half of them; by
             default a tenth, and at least 20. They search the fitted rows. Another tenth, from 100
-            rows on, makes the choice. No vector stands on two sides.
+            rows on, makes the choice. No vector stands on two sides. Of fewer than five rows for each number,
+            those rows join the PCA in the end, after the report was made.
         seed: of the split and the batches.
         progress: show a bar on a terminal (never in a notebook or a file).
         model: name of the model, kept in the head and in its file.
@@ -241,6 +243,7 @@ class _Fit:
             for rows in (sides.fit, sides.choose, sides.judge)
         )
         self.full_dim = self.fit[0].shape[1]
+        self.sampled = collected.moments is not None
         self.axes, self.variances = self._axes(collected.moments)
         self.interrupted, self.history = False, pd.DataFrame()
         self.court = self._field(self.choose, MOST_JUDGES, _CORPUS)
@@ -295,7 +298,29 @@ class _Fit:
             head.turn = np.zeros((0, 0)) if turn is None else turn
             head.turn = head.turn.astype(np.float32)
         self._judge(head)
+        self._complete(head)
         return head
+
+    def _complete(self, head: Head) -> None:
+        """Few rows: let those that chose and judged into the PCA, and turn its axes likewise.
+
+        Where there are not many more rows than numbers, a PCA without a fifth of them keeps less
+        of the neighbours of that fifth. What was learnt is carried over to the new axes by the
+        rotation that brings those nearest to the old ones (Procrustes).
+        """
+        rows = np.concatenate([*self.fit, *self.choose, *self.judge])
+        if head.turn is None or self.sampled or len(rows) >= _MANY_A_NUMBER * self.full_dim:
+            return
+        moments, size = Moments(self.full_dim).add(rows), len(head.turn)
+        axes, variances = principal_axes(moments, rows)
+        if size:
+            left, _, right = np.linalg.svd(axes[:, :size].T @ self.axes[:, :size])
+            head.turn = (left @ right @ head.turn).astype(np.float32)
+        head.weight = axes.copy()
+        head.weight[:, :size] = axes[:, :size].astype(np.float64) @ head.turn
+        head.variances, head.mean = variances.astype(np.float32), moments.mean.astype(np.float32)
+        new = unit_rows(rows[:_FINGERPRINT] @ head.weight)
+        head.energy = np.square(new).mean(axis=0).astype(np.float32)
 
     # ----------------------------------------------------------------------- learn and choose
 

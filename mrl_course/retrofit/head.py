@@ -75,7 +75,8 @@ class Head:
         weight: (D, D) float32; new vectors are ``old @ weight``.
         dims: the prefix sizes it was fitted for.
         report: what held-out rows find with it, with the raw prefix, PCA and tempered PCA, and
-            what to do; see :class:`Report`. None if loaded from a file.
+            what to do; see :class:`Report`. It is of the head before the held-out rows joined
+            the PCA, where there are few rows (``fit_head``). None if loaded from a file.
         history: the divergence of each trained prefix on rows that were not fitted, by step
             (empty if nothing was learnt, or loaded).
         seconds: wall-clock time of the fit, from the call to the report.
