@@ -3,11 +3,11 @@
     MRL_COURSE_DATA=FOLDER python benchmarks/retrofit_providers.py [--seeds 0,1,2] [--old FILE]
 
 FOLDER/providers holds (n, D) arrays, one a model. Half of the files, every second one by number of
-rows, chose the constants of ``fit_head`` (part ``choose``: the recipe with one thing changed, first
-seed only); the others report (part ``report``). Part ``rows`` fits on fewer rows and judges on the
-whole store. A fifth of the distinct rows, at most 500, search the others and are seen by no fit.
-FILE is ``mrl_course/retrofit.py`` as it was in commit c4cbf44, for the row ``old head``, first seed
-only. Finished fits are kept under ``build/retrofit_providers``.
+rows, chose the constants of ``fit_head`` (part ``choose``: the recipe with one thing changed); the
+others report (part ``report``). Part ``rows`` fits on fewer rows and judges on the whole store,
+part ``old`` is the recipe before: FILE is ``mrl_course/retrofit.py`` as it was in commit c4cbf44.
+All parts but ``report`` are of the first seed only. A fifth of the distinct rows, at most 500,
+search the others and are seen by no fit. Finished fits are kept under ``build/retrofit_providers``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -126,14 +127,20 @@ def choose(file: Path, seed: int) -> list[list]:
     return store.rows("choose", methods, len(store.rest))
 
 
-def report(file: Path, seed: int, old) -> list[list]:
+def report(file: Path, seed: int) -> list[list]:
     """All methods on files that chose nothing."""
     store = Store(file, seed)
-    methods = store.baselines(store.rest)
-    if old is not None:
-        methods["old head"] = store.fitted(store.rest, old)
-    methods["new head"] = store.fitted(store.rest)
+    methods = store.baselines(store.rest) | {"new head": store.fitted(store.rest)}
     return store.rows("report", methods, len(store.rest))
+
+
+def before(file: Path, seed: int, fit) -> list[list]:
+    """The recipe before, on the same files."""
+    store = Store(file, seed)
+    methods = {"pca": (spectrum(store.rest)[0], 0, None)}
+    methods["old head"] = store.fitted(store.rest, fit)
+    rows = store.rows("report", methods, len(store.rest))
+    return [row for row in rows if row[5] == "old head"]
 
 
 def fewer(file: Path, seed: int, count: int) -> list[list]:
@@ -148,14 +155,14 @@ def main() -> None:
     """Fit and judge everything, and record it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--parts", default="choose,report,rows")
+    parser.add_argument("--parts", default="report,old,rows,choose")
     parser.add_argument("--old", type=Path, help="the former mrl_course/retrofit.py")
     parser.add_argument("--out", type=Path, default=results_folder() / "retrofit_providers.json")
     args = parser.parse_args()
     old = None
     if args.old:
         spec = importlib.util.spec_from_file_location("old_retrofit", args.old)
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules["old_retrofit"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         old = module.fit_head
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -165,9 +172,10 @@ def main() -> None:
     )
     jobs = []
     for i, seed in enumerate(map(int, args.seeds.split(","))):
-        former = old if i == 0 else None  # it is slow
-        jobs += [("report", file, seed, partial(report, old=former)) for file in files[1::2]]
-        for file in files[:2]:
+        jobs += [("report", file, seed, report) for file in files[1::2]]
+        if i == 0 and old is not None:
+            jobs += [("old", file, seed, partial(before, fit=old)) for file in files[1::2]]
+        for file in files[:2] if i == 0 else ():
             sizes = [n for n in SUBSAMPLES if n < 0.8 * len(np.load(file, mmap_mode="r"))]
             jobs += [(f"rows-{n}", file, seed, partial(fewer, count=n)) for n in sizes]
         if i == 0:

@@ -152,6 +152,21 @@ def test_the_recorded_heads_are_complete_and_the_readme_quotes_them():
     assert f"16 numbers find {a:.2f} after it and {b:.2f} after" in readme
 
 
+def test_the_recorded_heads_on_other_peoples_vectors_are_complete():
+    run = load_results("retrofit_providers")
+    reported = run[run.part == "report"]
+    new = reported[reported.method == "new head"]
+    assert new.groupby("set").seed.unique().map(set).eq({0, 1, 2}).all() and new.set.nunique() == 4
+    assert set(reported.method) == {"raw", "pca", "tempered", "old head", "new head"}
+    chosen = run[run.part == "choose"]
+    assert not set(chosen.set) & set(reported.set)
+    assert run.overlap.between(0, 1).all() and (run.gain.between(run.low, run.high)).all()
+    means = reported.groupby(["set", "method", "k"]).overlap.mean().unstack("method")
+    assert (means["new head"] > means["pca"]).unstack("k")[[8, 16, 32]].all().all()
+    best = means[["raw", "pca"]].max(axis=1)
+    assert (means["new head"] - best).min() > -0.01
+
+
 def test_the_recorded_fine_tuning_and_distillation_are_complete():
     tuned = load_results("finetune_allnli")
     assert set(tuned.method) == {"regular", "matryoshka", "regular, rotated"}

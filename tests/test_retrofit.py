@@ -18,7 +18,7 @@ from mrl_course.evaluation import pca_rotation
 from mrl_course.losses import nested_distillation, similarity_softmax
 from mrl_course.models import build_static_model
 from mrl_course.retrofit import Head, cayley, fit_head
-from mrl_course.retrofit.recipe import Lesson, Linear, Rotation, Side
+from mrl_course.retrofit.recipe import Lesson, Rotation, Side
 from mrl_course.retrofit.rows import Moments, collect, open_source, split
 
 
@@ -117,8 +117,8 @@ def test_only_the_first_principal_directions_are_turned(vectors):
     np.testing.assert_allclose(few.methods()["pca"], pca.weight, atol=1e-5)  # turned back
 
 
-def test_any_linear_map_may_change_the_full_vectors(vectors):
-    free = fit_head(vectors, [4, 48], rotation=False, lr=1e-2, progress=False)
+def test_any_linear_map_may_change_the_full_vectors(grouped):
+    free = fit_head(grouped, [4, 48], rotation=False, progress=False)
     assert free.method == "linear"
     assert np.abs(free.weight.T @ free.weight - np.eye(48)).max() > 0.01
     assert list(free.history.columns) == [4, 48]
@@ -138,15 +138,32 @@ def test_it_starts_as_the_pca_rotation_of_the_fitted_rows(vectors):
 
 
 def test_fewer_rows_than_numbers(vectors):
-    """PCA of 36 rows in 48 numbers: 35 directions with variance, the others complete a rotation."""
-    few = vectors[:56]
+    """PCA of 46 rows in 48 numbers: 45 directions with variance, the others complete a rotation."""
+    few = vectors[:46]
     pca = fit_head(few, [8, 48], turned=0, progress=False)
     np.testing.assert_allclose(pca.weight.T @ pca.weight, np.eye(48), atol=1e-5)
-    unit = few / np.linalg.norm(few, axis=1, keepdims=True)
-    rotation = pca_rotation(unit[sides_of(few)[0]])
+    rotation = pca_rotation(few / np.linalg.norm(few, axis=1, keepdims=True))
     found = np.abs((pca.weight * rotation).sum(axis=0))
-    np.testing.assert_allclose(found[:35], 1, atol=1e-3)
-    assert (pca.variances[:35] > 1e-4).all() and (pca.variances[35:] < 1e-6).all()
+    np.testing.assert_allclose(found[:45], 1, atol=1e-3)
+    assert (pca.variances[:45] > 1e-6).all() and (pca.variances[45:] < 1e-6).all()
+
+
+def test_few_rows_join_the_pca_after_the_report(vectors):
+    """The turn is carried over: the new first numbers are near the old ones, in the new span."""
+    few, options = vectors[:230], {"turned": 24, "steps": 20, "progress": False}
+    head = fit_head(few, [4, 48], **options)
+    unit = few / np.linalg.norm(few, axis=1, keepdims=True)
+    rotation = pca_rotation(unit)
+    np.testing.assert_allclose(head.weight[:, 24:], rotation[:, 24:], atol=1e-3)
+    np.testing.assert_allclose(head.methods()["pca"], rotation, atol=1e-3)
+    np.testing.assert_allclose(head.weight.T @ head.weight, np.eye(48), atol=1e-5)
+    np.testing.assert_allclose(head.mean, unit.mean(axis=0), atol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mrl_course.retrofit.fit._MANY_A_NUMBER", 0)
+        before = fit_head(few, [4, 48], **options)
+    pd.testing.assert_frame_equal(before.report.table, head.report.table)
+    along = (before.weight[:, :4] * head.weight[:, :4]).sum(axis=0)
+    assert (along > 0.9).all() and not np.allclose(before.weight, head.weight, atol=1e-3)
 
 
 def test_the_same_seed_gives_the_same_head(vectors):
@@ -402,18 +419,13 @@ def test_the_columns_are_those_of_cayleys_rotation(seed, size):
     whole = change.whole()
     torch.testing.assert_close(whole.T @ whole, torch.eye(9).double())
     torch.testing.assert_close(change.columns().double(), whole[:, :4], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(change.whole(0.0), torch.eye(9).double())
-    half = change.whole(0.5)
+    torch.testing.assert_close(change.whole(0.0, 0.0), torch.eye(9).double())
+    half = change.whole(0.5, 0.5)
     torch.testing.assert_close(half.T @ half, torch.eye(9).double())
     assert (half - torch.eye(9)).norm() < (whole - torch.eye(9)).norm() + 1e-6
-
-
-def test_a_share_of_a_linear_map():
-    change = Linear(3, 2, torch.device("cpu"))
-    change.free.data = torch.full((3, 3), 2.0)
-    wanted = torch.eye(3).double() * 0.5 + 1.0
-    torch.testing.assert_close(change.whole(0.5), wanted)
-    torch.testing.assert_close(change.columns(), torch.full((3, 2), 2.0))
+    inside = change.whole(1.0, 0.0)  # the first four keep their span
+    torch.testing.assert_close(inside.T @ inside, torch.eye(9).double())
+    assert not inside[4:, :4].any() and not torch.equal(inside[:4, :4], torch.eye(4).double())
 
 
 @settings(deadline=None, max_examples=40)

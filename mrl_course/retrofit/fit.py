@@ -38,13 +38,15 @@ from mrl_course.retrofit.rows import (
 
 TURNED = (512, 256, 128, 64)  # principal directions that may be turned among themselves
 _ROWS_A_DIRECTION = 3  # that are fitted, at least
-_SHARES = (1.0, 0.85, 0.7, 0.5)  # of the way from PCA to what was learnt
+_SHARES = ((1.0, 1.0), (1.0, 0.5), (1.0, 0.0), (0.7, 0.7), (0.7, 0.0))
+"""Of the way from PCA to what was learnt: among the directions of the prefixes, and to others."""
 _WEIGHT = 0.75  # power of k: the divergences of the small prefixes are the largest
 _SURE = 2.0  # standard errors by which a rotation must beat PCA
 _EVEN = 0.005  # overlap that may be lost at a single size
 _LEAST_SPREAD = 1e-9  # of directions; the rounding of float32 alone gives less
-_CORPUS = 20_000  # rows that are searched for the report
-_CHOOSING = 8_000  # and to choose
+_CORPUS = 20_000  # rows that are searched: in a thinner crowd more neighbours are kept
+_TRIES = 3
+_MANY_A_NUMBER = 5  # rows for each number, from which on a tenth of them changes no PCA
 _TEMPERING = 200, 4_000
 _FINGERPRINT = 4_096
 
@@ -118,7 +120,8 @@ def fit_head(
             is the usual Matryoshka loss on a linear head.
         held_out: share (below 1) or number of rows that make the report, 20 to half of them; by
             default a tenth, and at least 20. They search the fitted rows. Another tenth, from 100
-            rows on, makes the choice. No vector stands on two sides.
+            rows on, makes the choice. No vector stands on two sides. Of fewer than five rows for each number,
+            those rows join the PCA in the end, after the report was made.
         seed: of the split and the batches.
         progress: show a bar on a terminal (never in a notebook or a file).
         model: name of the model, kept in the head and in its file.
@@ -240,9 +243,10 @@ class _Fit:
             for rows in (sides.fit, sides.choose, sides.judge)
         )
         self.full_dim = self.fit[0].shape[1]
+        self.sampled = collected.moments is not None
         self.axes, self.variances = self._axes(collected.moments)
         self.interrupted, self.history = False, pd.DataFrame()
-        self.court = self._field(self.choose, MOST_JUDGES, _CHOOSING)
+        self.court = self._field(self.choose, MOST_JUDGES, _CORPUS)
 
     def _axes(self, moments: Moments | None) -> tuple[np.ndarray, np.ndarray]:
         """PCA of the rows that are fitted, or of all rows but those that choose and judge."""
@@ -294,7 +298,29 @@ class _Fit:
             head.turn = np.zeros((0, 0)) if turn is None else turn
             head.turn = head.turn.astype(np.float32)
         self._judge(head)
+        self._complete(head)
         return head
+
+    def _complete(self, head: Head) -> None:
+        """Few rows: let those that chose and judged into the PCA, and turn its axes likewise.
+
+        Where there are not many more rows than numbers, a PCA without a fifth of them keeps less
+        of the neighbours of that fifth. What was learnt is carried over to the new axes by the
+        rotation that brings those nearest to the old ones (Procrustes).
+        """
+        rows = np.concatenate([*self.fit, *self.choose, *self.judge])
+        if head.turn is None or self.sampled or len(rows) >= _MANY_A_NUMBER * self.full_dim:
+            return
+        moments, size = Moments(self.full_dim).add(rows), len(head.turn)
+        axes, variances = principal_axes(moments, rows)
+        if size:
+            left, _, right = np.linalg.svd(axes[:, :size].T @ self.axes[:, :size])
+            head.turn = (left @ right @ head.turn).astype(np.float32)
+        head.weight = axes.copy()
+        head.weight[:, :size] = axes[:, :size].astype(np.float64) @ head.turn
+        head.variances, head.mean = variances.astype(np.float32), moments.mean.astype(np.float32)
+        new = unit_rows(rows[:_FINGERPRINT] @ head.weight)
+        head.energy = np.square(new).mean(axis=0).astype(np.float32)
 
     # ----------------------------------------------------------------------- learn and choose
 
@@ -321,9 +347,9 @@ class _Fit:
         """How many directions may be turned, the most first: each wants some rows."""
         most = min(self.full_dim, len(self.fit[0]) // _ROWS_A_DIRECTION)
         sizes = {m for m in TURNED if m < self.full_dim} | {min(self.full_dim, TURNED[0])}
-        return sorted((m for m in sizes if min(self.dims) < m <= most), reverse=True)
+        return sorted((m for m in sizes if min(self.dims) < m <= most), reverse=True)[:_TRIES]
 
-    def _learnt(self, size: int, shares: Sequence[float] = (1.0,)) -> list[_Option]:
+    def _learnt(self, size: int, shares: Sequence[tuple[float, ...]] = ((),)) -> list[_Option]:
         """Turn the first ``size`` directions, and look at shares of the way."""
         settings = self.settings
         dims, weights = _trained(self.dims, settings.weights, size + (not settings.rotation))
@@ -336,7 +362,7 @@ class _Fit:
             steps=settings.steps, batch_size=settings.batch_size, lr=settings.lr,
             seed=settings.seed, progress=settings.progress,
         )  # fmt: skip
-        turns = [change.whole(share).cpu().numpy() for share in shares]
+        turns = [change.whole(*share).cpu().numpy() for share in shares]
         method = "rotated" if settings.rotation else "linear"
         return [_Option(method, size, turn, self._gains(size, turn)) for turn in turns]
 

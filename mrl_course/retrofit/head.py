@@ -28,6 +28,7 @@ from mrl_course.arguments import (
     check_seed,
     warn,
     warn_zero_rows,
+    zero_rows,
 )
 from mrl_course.errors import WrongKind, WrongValue
 from mrl_course.evaluation import tempered_scales
@@ -74,7 +75,8 @@ class Head:
         weight: (D, D) float32; new vectors are ``old @ weight``.
         dims: the prefix sizes it was fitted for.
         report: what held-out rows find with it, with the raw prefix, PCA and tempered PCA, and
-            what to do; see :class:`Report`. None if loaded from a file.
+            what to do; see :class:`Report`. It is of the head before the held-out rows joined
+            the PCA, where there are few rows (``fit_head``). None if loaded from a file.
         history: the divergence of each trained prefix on rows that were not fitted, by step
             (empty if nothing was learnt, or loaded).
         seconds: wall-clock time of the fit, from the call to the report.
@@ -195,7 +197,7 @@ class Head:
             rows = unit_rows(block)
             if first == 0:
                 self._warn_of_another_model(rows)
-            warn_zero_rows("blocks", ~rows.any(axis=1), first)
+            warn_zero_rows("blocks", zero_rows(rows), first)
             yield unit_rows(rows @ weight)
 
     def agreement(self, emb: ArrayLike) -> float:
@@ -315,7 +317,7 @@ class Head:
                 raise WrongValue(f"{len(given[0])} vectors need as many pairs, got {len(given[1])}")
         self._check_size(given[0].shape[1])
         parts = [unit_rows(x) for x in given]
-        zero = ~np.all([part.any(axis=1) for part in parts], axis=0)
+        zero = np.any([zero_rows(part) for part in parts], axis=0)
         warn_zero_rows("vectors", zero)
         ground = _searching(parts, np.flatnonzero(~zero), check_seed(seed))
         kinds = {
@@ -383,7 +385,7 @@ class Head:
         if vectors is not None:
             rows = unit_rows(check_embeddings("vectors", vectors))
             self._check_size(rows.shape[1])
-            zero = ~rows.any(axis=1)
+            zero = zero_rows(rows)
             warn_zero_rows("vectors", zero)
             ground = _searching([rows], np.flatnonzero(~zero), 0, 5 * LEAST_JUDGES)
             held = Held(ground.queries.numpy(), ground.corpus.numpy())

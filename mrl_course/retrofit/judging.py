@@ -91,7 +91,8 @@ class Field:
             cut = both
             if isinstance(method, Mapping):
                 cut = [x @ self._tensor(method[k]) for x in both]
-            yield k, nearest(*[unit(x[:, :k]) for x in cut], self.top_k)
+            one, two = (unit(x[:, :k]) for x in cut)
+            yield k, nearest(one, two, self.top_k)
 
     def _tensor(self, change: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(change, np.float32)).to(self.queries.device)
@@ -238,8 +239,8 @@ def _advice(table: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
     for method, name in (
         ("raw", "the raw prefix"), ("pca", "PCA"), ("tempered", "tempered PCA")
     ):  # fmt: skip
-        mine = gains[gains.than == method]
-        behind = mine[(mine.gain < -_EVEN) & (mine.high < 0)]
+        mine = (gains.than == method) & (gains.gain < -_EVEN) & (gains.high < 0)
+        behind = cast("pd.DataFrame", gains[mine])
         if len(behind):
             sizes = ", ".join(
                 f"{k} ({gain:+.3f})" for k, gain in zip(behind.k, behind.gain, strict=True)

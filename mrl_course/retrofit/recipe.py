@@ -81,9 +81,14 @@ class Rotation:
         solved = torch.linalg.inv(eye + skew + self.outer.T @ self.outer)
         return 2 * torch.cat([solved - eye / 2, -self.outer @ solved])
 
-    def whole(self, share: float = 1.0) -> torch.Tensor:
-        """(size, size) float64 rotation; of only a share of the way if that is below 1."""
-        inner, outer = (share * x.detach().double() for x in self.parameters())
+    def whole(self, inner_share: float = 1.0, outer_share: float = 1.0) -> torch.Tensor:
+        """(size, size) float64 rotation.
+
+        With an ``outer_share`` below 1 the first ``most`` directions turn less towards the others
+        (with 0 they keep their span), with an ``inner_share`` less among themselves.
+        """
+        inner = inner_share * self.inner.detach().double()
+        outer = outer_share * self.outer.detach().double()
         free = inner.new_zeros(self.size, self.size)
         free[: self.most, : self.most] = inner
         free[self.most :, : self.most] = 2 * outer  # cayley takes half of what is skew in it
@@ -106,10 +111,9 @@ class Linear:
         """(size, most): the first columns of the map."""
         return self.free[:, : self.most]
 
-    def whole(self, share: float = 1.0) -> torch.Tensor:
-        """(size, size) float64 map; of only a share of the way if that is below 1."""
-        free = self.free.detach().double()
-        return torch.lerp(torch.eye(self.size, dtype=free.dtype, device=free.device), free, share)
+    def whole(self) -> torch.Tensor:
+        """(size, size) float64 map."""
+        return self.free.detach().double()
 
 
 @dataclass

@@ -354,22 +354,6 @@ def _without_repetition(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def _distinct(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that count and the group of each.
-
-    Two rows are in one group if they share a vector in one of the arrays, or if others join them.
-    """
-    keys = [_codes(x) for x in parts]
-    _, first = np.unique(np.stack(keys, axis=1), axis=0, return_index=True)
-    repeated = len(keys[0]) - len(first)
-    if repeated:
-        warn(
-            f"{repeated} of {len(keys[0])} rows repeat another one; each distinct "
-            f"{'vector' if len(keys) == 1 else 'pair'} counts once"
-        )
-    return np.sort(first)
-
-
-def _distinct(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows that count, and the group of each.
 
     Two rows are in one group if they share a vector in one of the arrays, or if others join them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -59,9 +60,9 @@ class Suggestion:
         for dim, shortlist, words in choices:
             lines.append(f"\n{dim} float32 numbers, {4 * dim} bytes, {words}. In as many bytes:")
             lines += [
-                f"  {row.numbers:5} {row.kind:8} {row.bytes:6} bytes  recall {row.checked:.3f} "
-                f"[{row.low:.3f}, {row.high:.3f}]"
-                for row in self.at(4 * dim, shortlist).itertuples()
+                f"  {row['numbers']:5} {row['kind']:8} {row['bytes']:6} bytes  recall "
+                f"{row['checked']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+                for row in self.at(4 * dim, shortlist).to_dict("records")
             ]
         return "\n".join(lines)
 
@@ -73,7 +74,8 @@ class Suggestion:
             shortlist: one of those that were tried, 0 for none.
         """
         size, shortlist = check_count("size", size), check_count("shortlist", shortlist, least=0)
-        mine = self.table[(self.table.shortlist == shortlist) & (self.table.bytes <= size)]
+        mine = (self.table.shortlist == shortlist) & (self.table.bytes <= size)
+        mine = cast("pd.DataFrame", self.table[mine])
         largest = mine.sort_values("bytes", kind="stable").drop_duplicates("kind", keep="last")
         return largest.sort_values("numbers", kind="stable").reset_index(drop=True)
 
@@ -106,19 +108,20 @@ def suggested(
     for kind, bits in KINDS.items():
         codes = _codes(kind, asked, rows)
         for size in sorted({k for k in (*_SIZES, *dims) if k < full_dim} | {full_dim}):
-            cut = [unit(x[:, :size]) for x in codes]
-            found = nearest(*cut, max(top_k, *shortlists))
+            one, two = (unit(x[:, :size]) for x in codes)
+            found = nearest(one, two, max(top_k, *shortlists))
             for shortlist in shortlists:
                 among = found[:, : shortlist or top_k]
                 share = (among[:, :, None] == wanted[:, None, :]).any(1).double().mean(1)
-                one, two = share[order[:half]].numpy(), share[order[half:]].numpy()
-                mean, low, high = mean_interval(two)
-                numbers = (float(one.mean()), mean, max(low, 0.0), min(high, 1.0))
+                mean, low, high = mean_interval(share[order[half:]].numpy())
+                chosen = float(share[order[:half]].mean())
+                numbers = (chosen, mean, max(low, 0.0), min(high, 1.0))
                 reaches = min(numbers[:2]) >= target - 1e-12
                 tried.append((kind, size, vector_bytes(size, bits), shortlist, *numbers, reaches))
     names = ["kind", "numbers", "bytes", "shortlist", "recall", "checked", "low", "high", "reaches"]
     table = pd.DataFrame(tried, columns=names)
-    enough = table[(table.kind == "float32") & table.reaches].sort_values(["numbers", "shortlist"])
+    enough = cast("pd.DataFrame", table[(table.kind == "float32") & table.reaches])
+    enough = enough.sort_values(["numbers", "shortlist"])
     alone, listed = enough[enough.shortlist == 0], enough[enough.shortlist > 0]
     best = listed.iloc[0] if len(listed) else None
     return Suggestion(
