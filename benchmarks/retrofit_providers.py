@@ -39,10 +39,7 @@ VARIANTS = {
     "perplexity 6": {"perplexity": 6.0},
     "perplexity 25": {"perplexity": 25.0},
     "batches of 192": {"batch_size": 192},
-    "batches of 768": {"batch_size": 768},
-    "100 steps": {"steps": 100},
     "equal weights": {"weights": [1] * 6},
-    "weights k^0.5": {"weights": [k**0.5 for k in DIMS]},
     "weights k": {"weights": DIMS},
 }
 SUBSAMPLES = (100, 200, 500, 2_000, 10_000)
@@ -156,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--parts", default="report,old,rows,choose")
+    parser.add_argument("--finished", action="store_true", help="record what is finished")
     parser.add_argument("--old", type=Path, help="the former mrl_course/retrofit.py")
     parser.add_argument("--out", type=Path, default=results_folder() / "retrofit_providers.json")
     args = parser.parse_args()
@@ -182,8 +180,9 @@ def main() -> None:
             jobs += [("choose", file, seed, choose) for file in files[6::-2]]
     rows = []
     for part, file, seed, job in jobs:
-        if part.split("-")[0] in args.parts.split(","):
-            rows += cached(CACHE / f"{part}-{file.stem}-{seed}.json", partial(job, file, seed))
+        kept = CACHE / f"{part}-{file.stem}-{seed}.json"
+        if part.split("-")[0] in args.parts.split(",") and (kept.exists() or not args.finished):
+            rows += cached(kept, partial(job, file, seed))
             print(part, file.stem, seed, flush=True)
     what = (
         "overlap@10 of prefixes with the full vectors, on vectors of eight models; gain over PCA "

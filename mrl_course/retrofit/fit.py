@@ -121,7 +121,7 @@ def fit_head(
         held_out: share (below 1) or number of rows that make the report, 20 to half of them; by
             default a tenth, and at least 20. They search the fitted rows. Another tenth, from 100
             rows on, makes the choice. No vector stands on two sides. Where there are fewer
-            than five rows for each number, these join the PCA in the end, after the report was made.
+            than five rows for each number, these join the PCA after the report was made.
         seed: of the split and the batches.
         progress: show a bar on a terminal (never in a notebook or a file).
         model: name of the model, kept in the head and in its file.
