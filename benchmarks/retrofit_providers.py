@@ -4,10 +4,11 @@
 
 FOLDER/providers holds (n, D) arrays, one a model. Half of the files, every second one by number of
 rows, are for choosing the constants of ``fit_head`` (part ``choose``: the recipe with one thing
-changed); the others report (part ``report``). Part ``rows`` fits on fewer rows and judges on the whole store,
-part ``old`` is the recipe before: FILE is ``mrl_course/retrofit.py`` as it was in commit c4cbf44.
-All parts but ``report`` are of the first seed only. A fifth of the distinct rows, at most 500,
-search the others and are seen by no fit. Finished fits are kept under ``build/retrofit_providers``.
+changed); the others report (part ``report``). Part ``rows`` fits on fewer rows and judges on the
+whole store, part ``old`` is the recipe before: FILE is ``mrl_course/retrofit.py`` as it was in
+commit c4cbf44. All parts but ``report`` are of the first seed only. A fifth of the distinct rows,
+at most 500, search the others and are seen by no fit. Finished fits are kept under
+``build/retrofit_providers``.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ VARIANTS = {
     "weights k": {"weights": DIMS},
 }
 NOTE = (
-    "The report files are no clean test: the choice of shares of the way and the PCA of all rows in "
-    "the end were added after a look at their results, and Titan was among the first trials. The "
-    "batch size, the steps and the exponent of the weights come from trials on ada-002, bge-base "
-    "and 3-small that are not in this table. Seconds were taken on a machine shared with others."
+    "The report files are no clean test: the choice of shares of the way and the PCA of all rows "
+    "in the end were added after a look at their results, and Titan was among the first trials. "
+    "The batch size, the steps and the exponent of the weights come from trials on ada-002, "
+    "bge-base and 3-small that are not in this table. Seconds were taken on a machine shared with "
+    "others."
 )
 SUBSAMPLES = (100, 200, 500, 2_000, 10_000)
 
