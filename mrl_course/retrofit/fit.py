@@ -120,8 +120,8 @@ def fit_head(
             is the usual Matryoshka loss on a linear head.
         held_out: share (below 1) or number of rows that make the report, 20 to half of them; by
             default a tenth, and at least 20. They search the fitted rows. Another tenth, from 100
-            rows on, makes the choice. No vector stands on two sides. Of fewer than five rows for each number,
-            those rows join the PCA in the end, after the report was made.
+            rows on, makes the choice. No vector stands on two sides. Where there are fewer
+            than five rows for each number, these join the PCA after the report was made.
         seed: of the split and the batches.
         progress: show a bar on a terminal (never in a notebook or a file).
         model: name of the model, kept in the head and in its file.
@@ -153,7 +153,7 @@ def fit_head(
     source = open_source(embeddings)
     full_dim, arrays = source.full_dim, len(source.arrays)
     dims = check_dims(default_dims(full_dim) if dims is None else dims, full_dim)
-    _trained(dims, weights, full_dim if rotation else full_dim + 1)
+    check_weights(weights, len(dims), training=True)
     if settings.label_share and arrays == 1:
         raise WrongValue("labels come from pairs: give (queries, documents), or label_share=0")
     if turned is not None and check_count(
@@ -166,6 +166,7 @@ def fit_head(
             )
     collected = collect(source, settings.seed)
     sides = split(collected.parts, held_out, settings.seed)
+    _trained(dims, weights, full_dim if rotation else full_dim + 1)
     with settings.device:  # what torch's optimiser makes by itself goes there, too
         head = _Fit(collected, sides, dims, settings).run()
     head.model, head.seconds = model, time.perf_counter() - began
