@@ -54,7 +54,6 @@ RECIPES = {
     "perplexity 25": {"perplexity": 25.0},
     "100 steps": {"steps": 100},
     "600 steps": {"steps": 600},
-    "batches of 512": {"batch_size": 512},
     "all sizes weigh the same": {"weights": [1] * 7},
 }
 # With triplets of AllNLI.
