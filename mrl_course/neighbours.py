@@ -243,7 +243,8 @@ def nested_clusters(
     seed, groups = check_seed(seed), [check_count("groups", g, most=len(emb)) for g in groups]
     prefixes = {dim: unit_rows(emb[:, :dim]) for dim in dims}
     zero = {f"emb[:, :{dim}]": zero_rows(unit) for dim, unit in prefixes.items()}
-    warn_zero_rows(*zero.popitem(), **zero)
+    name, rows = zero.popitem()
+    warn_zero_rows(name, rows, 0, **zero)
     parts = np.zeros(len(emb), dtype=np.int64)
     levels = []
     for dim, count in zip(dims, groups, strict=True):
