@@ -90,7 +90,7 @@ def trained(lab: Lab, twin: str, seed: int, change: dict):
 
 
 def tabulate(judge: Judge, seeds: list[int], base: dict, changed: dict) -> Table:
-    """Scores of every seed, means, shares kept, and differences from the base."""
+    """Scores of every seed, and differences from the base."""
     table = Table(judge, seeds)
     for twin, values in base.items():
         table.add(twin, judge.dims, [[one] for one in values])
@@ -99,7 +99,6 @@ def tabulate(judge: Judge, seeds: list[int], base: dict, changed: dict) -> Table
     for (twin, label), values in changed.items():
         name = f"{twin}, {label}"
         table.add(name, judge.dims, [[one] for one in values])
-        table.means(name)
         table.difference(name, twin)
         if twin == "matryoshka" and ("regular", label) in changed:  # added before
             table.difference(name, f"regular, {label}")

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mrl_course.errors import WrongValue
@@ -22,6 +23,7 @@ sys.path.insert(0, str(REPO / "benchmarks"))
 import evidence  # noqa: E402 (a folder of scripts, not a package)
 import headline  # noqa: E402
 import judging  # noqa: E402
+import make_evidence  # noqa: E402
 
 DIMS = [2, 4, 8]
 
@@ -178,3 +180,48 @@ def test_a_benchmark_runs_in_its_quick_form(script, methods, tmp_path):
     for row in rows:
         if row["low"] is not None and row["over"] == "seeds":
             assert row["low"] <= row["value"] <= row["high"]
+
+
+# ------------------------------------------------------------------------ the page
+
+
+def test_the_page_says_what_the_records_say():
+    """``python benchmarks/make_evidence.py`` writes it again."""
+    records = {name: make_evidence.Record(name) for name in make_evidence.RECORDS}
+    assert make_evidence.PAGE.read_text("utf-8") == make_evidence.page(records)
+    for figure in make_evidence.FIGURES:
+        assert (make_evidence.DOCS / figure).is_file()
+        assert f"]({figure})" in make_evidence.PAGE.read_text("utf-8")
+
+
+def test_another_number_in_a_record_changes_the_page():
+    records = {name: make_evidence.Record(name) for name in make_evidence.RECORDS}
+    before = make_evidence.page(records)
+    frame = records["evidence"].frame
+    one = (frame["what"] == "mean") & (frame["method"] == "matryoshka") & (frame["k"] == 16)
+    frame.loc[one & (frame["task"] == "premises"), "value"] = 0.123
+    after = make_evidence.page(records)
+    assert before != after and "0.123" in after
+
+
+def test_the_best_score_of_a_column_is_bold():
+    frame = pd.DataFrame(
+        [
+            ("mean", method, "-", "seeds", "sts", k, value)
+            for method, values in {"regular": (0.5, 0.8), "matryoshka": (0.6, 0.7)}.items()
+            for k, value in zip((8, 16), values, strict=True)
+        ],
+        columns=["what", "method", "against", "over", "task", "k", "value"],
+    ).assign(low=np.nan, high=np.nan)
+    record = make_evidence.Record.__new__(make_evidence.Record)
+    record.frame = frame
+    text = make_evidence.scores(record, ["regular", "matryoshka"], "sts", {})
+    assert text.splitlines()[2:] == [
+        "| regular | 0.500 | **0.800** |",
+        "| matryoshka | **0.600** | 0.700 |",
+    ]
+
+
+def test_paragraphs_are_filled_and_tables_left():
+    text = make_evidence.reflowed("a\nb 5 %\n\n| x |\n|---|\n\n- one\n  two\n- three\n")
+    assert text == "a b 5\N{NO-BREAK SPACE}%\n\n| x |\n|---|\n\n- one two\n- three\n"
