@@ -35,9 +35,14 @@ CACHE = Path("build/evidence")
 COLUMNS = ["what", "method", "against", "over", "seed", "task", "k", "value", "low", "high"]
 GAMMAS = np.arange(0, 11) / 10  # 0 is PCA, 1 makes all directions equally long
 FITTED = 20_000  # premises that PCA sees, as in ``mrl-course twins``
-RECIPE = hashlib.sha256(Path(retrofit.__file__).read_bytes()).hexdigest()[:8]
-"""Of ``fit_head``: what it gave is kept until its file changes."""
 DRAWS = 3  # of random numbers, for each seed
+
+
+def recipe() -> str:
+    """A hash of what ``fit_head`` is made of: its values are kept until that changes."""
+    file = Path(str(retrofit.__file__))
+    files = sorted(file.parent.glob("*.py")) if file.stem == "__init__" else [file]
+    return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest()[:8]
 
 
 class Lab:
@@ -186,7 +191,7 @@ def judge_seed(
     }  # fmt: skip
     found = {}
     for name, make in makers.items():
-        version = f"-{RECIPE}" if "head" in name else ""
+        version = f"-{recipe()}" if "head" in name else ""
         found[name] = lab.kept(name.replace(" ", "-") + version, seed, make)
         print(seed, name, flush=True)
     return found

@@ -377,6 +377,40 @@ tasks, by how much, and how sure is that? And does it hold for texts of another 
 """
 
 
+def found_text(twins: Record, head: Record) -> str:
+    """The findings in a few lines, each with its numbers."""
+    lead = {task: [lead_at(twins, task, k) for k in (8, 16, 64, FULL)] for task in TASKS}
+    own = [
+        twins.get("difference", "trained-at-k", task, TWELFTH, "matryoshka").value
+        for task in ("sts", "premises")
+    ]
+    here = [twins.get("mean", m, "cranfield", 16).value for m in FOUR]
+    chosen_here = min(here[2:]) > max(here[:2])
+    moral = ": what stands first must be chosen for such texts" if chosen_here else ""
+    kept = [twins.get("kept", m, "sts", TWELFTH).value for m in ("regular", "matryoshka")]
+    heads = [head.get("kept", m, "sts", TWELFTH).value for m in HEADS_SHOWN[2:]]
+    return f"""## In short
+
+- *Finding one text among thousands*: at 8, 16, 64 and {FULL} numbers the Matryoshka twin is ahead
+  of the cut regular one by {", ".join(lead["premises"])} of recall@10.
+- *Similarity of sentences*: the same lead is {", ".join(lead["sts"])} of Spearman's correlation.
+  What is kept of the full-size score at 64 of {FULL} numbers: {100 * kept[0]:.1f} % (regular) and
+  {100 * kept[1]:.1f} % (Matryoshka); with heads on a frozen transformer {100 * heads[0]:.1f},
+  {100 * heads[1]:.1f} and, with self-distillation, {100 * heads[2]:.1f} %.
+- *One model for all sizes*: a model trained with only 64 numbers differs from the Matryoshka twin's
+  prefix by {own[0]:+.3f} (similarity) and {own[1]:+.3f} (recall@10).
+- *Texts of another kind*: on Cranfield the lead is {", ".join(lead["cranfield"])} of NDCG@10. At 16
+  numbers the regular twin has {here[0]:.3f}, the Matryoshka twin {here[1]:.3f}, the regular one
+  after a PCA of those texts {here[2]:.3f}, the Matryoshka one after a rotation fitted on them
+  {here[3]:.3f}{moral}.
+"""
+
+
+def lead_at(twins: Record, task: str, k: int) -> str:
+    """Matryoshka minus regular, without the interval."""
+    return f"{twins.get('difference', 'matryoshka', task, k, 'regular').value:+.3f}"
+
+
 def method_text(twins: Record) -> str:
     """How everything was measured."""
     trained = listed(twins.sizes("mean", "trained-at-k", "sts"))
@@ -703,6 +737,7 @@ def page(records: dict[str, Record]) -> str:
     twins, head, ablations = (records[name] for name in RECORDS)
     parts = [
         TOP,
+        found_text(twins, head),
         method_text(twins),
         "## Twins\n",
         figure_line("evidence_twins.png", twins_alt(twins)),
