@@ -12,6 +12,10 @@ NBVAL_ENV := MRL_COURSE_DATA=mini HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 TQDM_DISABLE
   MRL_COURSE_UNATTENDED=1 \
   MPLBACKEND=module://matplotlib_inline.backend_inline
 
+# Tests and lessons at a time. Each on one thread: two that use all cores get in each other's way.
+WORKERS ?= 2
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
 .PHONY: course test test-elsewhere faults bench lock lessons clean
 
 course: $(VENV)/.installed
@@ -22,8 +26,8 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest
-	$(NBVAL_ENV) $(BIN)/python -m pytest \
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(NBVAL_ENV) $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=300 \
 	  -p no:cacheprovider notebooks
 	$(BIN)/python tests/elsewhere.py --training --settings nudge-1
@@ -45,9 +49,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# Measure search on this machine, up to a million vectors: about 20 minutes, 8 GB of memory.
+# Measure again what data/results holds; PARTS="speed search" picks some, by the names of the files
+# in benchmarks/. Each says at its head how long it takes and what data it needs.
+PARTS ?= speed search
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/search.py
+	for part in $(PARTS); do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 # Refresh the stored outputs of all lessons.
 lessons: $(VENV)/.installed

@@ -43,7 +43,8 @@ __all__ = [
     "similarity_softmax",
 ]
 
-_NEVER = -1e4  # a logit whose softmax is 0, without the NaN that 0 * -inf gives
+_NEVER = -1e30  # a logit whose softmax is 0 at any scale, without the NaN that 0 * -inf gives
+_SAFE_SCALE = 50.0  # exp(50) times a million candidates is within float32
 _SAFE = 1e15  # squares of numbers up to this, and down to one over it, are no problem in float32
 
 
@@ -172,7 +173,7 @@ def nested_losses(
     candidates: Tensor,
     dims: list[int],
     weight: Tensor,
-    scale: float,
+    scale: float | Tensor,
     targets: Tensor | None = None,
     left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -182,7 +183,7 @@ def nested_losses(
         anchors, candidates: float32 or float64, finite, no length beyond 1e15 or below 1e-15.
         dims: checked prefix sizes.
         weight: (len(dims),) tensor of weights.
-        scale: of the cosine.
+        scale: of the cosine; or a (len(dims),) tensor, one for each prefix, that may be learnt.
         targets: (B, M) probabilities in place of "candidate i is right".
         left_out: (B, M) bool, pairs that take no part.
 
@@ -190,10 +191,13 @@ def nested_losses(
         The weighted sum, and the cross-entropy of each prefix in the order of ``dims``.
     """
     order = sorted(range(len(dims)), key=dims.__getitem__)
+    place = torch.tensor(order, device=anchors.device)
+    if isinstance(scale, Tensor):
+        scale = scale[place]
     ascending = _NestedCrossEntropy.apply(
         anchors, candidates, tuple(dims[i] for i in order), scale, targets, left_out
     )
-    losses = ascending[torch.tensor(order, device=ascending.device).argsort()]
+    losses = ascending[place.argsort()]
     return (weight * losses).sum(), losses
 
 
@@ -315,13 +319,15 @@ def _info_nce(anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
 def _unit(rows: Tensor) -> Tensor:
     """Rows of length 1. A zero row stays zero and gets no gradient: it has no direction."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return torch.where(length > 0, rows / torch.where(length > 0, length, 1.0), 0.0)
+    return rows * torch.where(length > 0, length, torch.inf).reciprocal()
 
 
 class _NestedCrossEntropy(torch.autograd.Function):
     """Cross-entropies of all prefixes, shape (len(dims),), for strictly ascending dims.
 
-    Without targets the right answer of anchor i is candidate i.
+    Without targets the right answer of anchor i is candidate i. Softmax minus target is the
+    gradient of a prefix's logits, so the forward pass leaves just that for the backward pass,
+    which has then one addition a prefix to do beside its products of matrices.
     """
 
     @staticmethod
@@ -330,31 +336,34 @@ class _NestedCrossEntropy(torch.autograd.Function):
         anchors: Tensor,
         candidates: Tensor,
         dims: tuple[int, ...],
-        scale: float,
+        scale: float | Tensor,
         targets: Tensor | None,
         left_out: Tensor | None,
     ) -> Tensor:
-        rows = torch.arange(len(anchors), device=anchors.device)
+        scales = scale.tolist() if isinstance(scale, Tensor) else [scale] * len(dims)
         gram = anchors.new_zeros(len(anchors), len(candidates))
         square_a, square_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
-        saved, losses, start = [], [], 0
-        for k in dims:
+        logits, kept = torch.empty_like(gram), gram.new_empty(len(dims), *gram.shape)
+        saved, losses, of_scales, start = [], [], [], 0
+        for k, scale_k, d_logits in zip(dims, scales, kept, strict=True):
             a, c = anchors[:, start:k], candidates[:, start:k]
             gram.addmm_(a, c.T)  # <a_{1:k}, c_{1:k}> from the prefix before
             square_a = square_a + a.square().sum(1)
             square_c = square_c + c.square().sum(1)
             # 1 / prefix norms; 0 for a zero prefix, whose cosines and gradients are 0 then
             inv_a, inv_c = (torch.where(s > 0, s.rsqrt(), 0.0) for s in (square_a, square_c))
-            logits = gram * (scale * inv_a[:, None]) * inv_c
+            torch.mul(gram, inv_c, out=logits).mul_((scale_k * inv_a)[:, None])
             if left_out is not None:
                 logits.masked_fill_(left_out, _NEVER)
-            log_z = logits.logsumexp(1)
-            right = logits[rows, rows] if targets is None else (targets * logits).sum(1)
-            losses.append((log_z - right).mean())
-            saved += [logits, log_z, inv_a, inv_c]
+            losses.append(_cross_entropy(logits, targets, scale_k, d_logits))
+            # How much of its own direction each row loses because it is divided by its norm.
+            pull = logits.mul_(d_logits)
+            by_row = pull.sum(1)
+            saved += [inv_a, inv_c, by_row * inv_a.square(), pull.sum(0) * inv_c.square()]
+            of_scales.append(by_row.sum() / scale_k)
             start = k
-        ctx.save_for_backward(anchors, candidates, *saved)
-        ctx.dims, ctx.scale, ctx.targets = dims, scale, targets
+        ctx.save_for_backward(anchors, candidates, kept, torch.stack(of_scales), *saved)
+        ctx.dims, ctx.scales = dims, scales
         return torch.stack(losses)
 
     @staticmethod
@@ -362,31 +371,43 @@ class _NestedCrossEntropy(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
         ctx: Any, grad_losses: Tensor
     ) -> tuple[Tensor | None, ...]:
-        anchors, candidates, *saved = ctx.saved_tensors
-        rows = torch.arange(len(anchors), device=anchors.device)
+        anchors, candidates, kept, of_scales, *saved = ctx.saved_tensors
         grad_a, grad_c = torch.empty_like(anchors), torch.empty_like(candidates)
-        # Sums over all prefixes that contain the current slice: d loss / d Gram matrix, and how
-        # much of its own direction each row loses because it is divided by its norm.
+        # Sums over all prefixes that contain the current slice.
         d_gram = anchors.new_zeros(len(anchors), len(candidates))
         own_a, own_c = anchors.new_zeros(len(anchors)), candidates.new_zeros(len(candidates))
+        part = torch.empty_like(d_gram)
         for j in reversed(range(len(ctx.dims))):
-            logits, log_z, inv_a, inv_c = saved[4 * j : 4 * j + 4]
-            d_logits = (logits - log_z[:, None]).exp_()  # softmax ...
-            if ctx.targets is None:
-                d_logits[rows, rows] -= 1  # ... minus the right answer
-            else:
-                d_logits -= ctx.targets
-            d_logits *= grad_losses[j] / len(anchors)
-            pull = d_logits * logits
-            own_a += pull.sum(1) * inv_a.square()
-            own_c += pull.sum(0) * inv_c.square()
-            d_gram.addcmul_(d_logits.mul_(inv_c), (ctx.scale * inv_a)[:, None])
+            inv_a, inv_c, pull_a, pull_c = saved[4 * j : 4 * j + 4]
+            share = grad_losses[j] / len(anchors)
+            own_a += share * pull_a
+            own_c += share * pull_c
+            torch.mul(kept[j], inv_c, out=part)
+            d_gram.addcmul_(part, (share * ctx.scales[j] * inv_a)[:, None])
             cut = slice(ctx.dims[j - 1] if j else 0, ctx.dims[j])
-            grad_a[:, cut] = d_gram @ candidates[:, cut] - own_a[:, None] * anchors[:, cut]
-            grad_c[:, cut] = d_gram.T @ anchors[:, cut] - own_c[:, None] * candidates[:, cut]
+            a, c = anchors[:, cut], candidates[:, cut]
+            torch.mm(d_gram, c, out=grad_a[:, cut]).addcmul_(own_a[:, None], a, value=-1)
+            torch.mm(d_gram.T, a, out=grad_c[:, cut]).addcmul_(own_c[:, None], c, value=-1)
         grad_a[:, ctx.dims[-1] :] = 0  # numbers that no prefix contains
         grad_c[:, ctx.dims[-1] :] = 0
-        return grad_a, grad_c, None, None, None, None
+        learnt = grad_losses * of_scales / len(anchors) if ctx.needs_input_grad[3] else None
+        return grad_a, grad_c, None, learnt, None, None
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor | None, scale: float, out: Tensor) -> Tensor:
+    """The mean cross-entropy of (B, M) logits from -scale to scale; ``out``: softmax - target."""
+    # exp of a small scale overflows nowhere; for others the largest logit of a row becomes 0.
+    peak = logits.amax(1) if scale > _SAFE_SCALE else logits.new_zeros(len(logits))
+    torch.exp(logits - peak[:, None] if scale > _SAFE_SCALE else logits, out=out)
+    total = out.sum(1)
+    out *= total.reciprocal()[:, None]
+    if targets is None:
+        right = logits.diagonal()
+        out.diagonal().sub_(1)
+    else:
+        right = (targets * logits).sum(1)
+        out -= targets
+    return (total.log() + peak - right).mean()
 
 
 def _checked_pair(
@@ -403,14 +424,12 @@ def _checked_pair(
         if not emb.is_floating_point():
             raise WrongKind(f"{name} must hold floats, got {emb.dtype}; call .float() first")
         emb = emb.float() if emb.element_size() < 4 else emb
-        peak = torch.linalg.vector_norm(emb.detach(), torch.inf, dim=1)  # one pass; keeps NaN
-        if not torch.isfinite(peak).all():
-            row = int((~torch.isfinite(peak)).nonzero()[0])
-            raise WrongValue(f"{name} holds NaN or infinite numbers, first in row {row}")
-        zero.append(peak == 0)
-        peak = torch.where(zero[-1], 1.0, peak)
-        if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
-            emb = emb / peak[:, None]  # a cosine does not depend on lengths
+        length = torch.linalg.vector_norm(emb.detach(), dim=1)
+        if length.min() > 1 / _SAFE and length.max() < _SAFE:  # no NaN passes this either
+            zero.append(torch.zeros_like(length, dtype=torch.bool))
+        else:
+            emb, zeros = _rescued(name, emb)
+            zero.append(zeros)
         checked.append(emb)
     wide = torch.promote_types(checked[0].dtype, checked[1].dtype)
     checked = [emb.to(wide) for emb in checked]
@@ -428,6 +447,19 @@ def _checked_pair(
         if rows.any():
             warn_zero_rows(name, rows.cpu().numpy())
     return checked[0], checked[1], scale
+
+
+def _rescued(name: str, emb: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of odd lengths, divided by their largest number where they must be; which are zero."""
+    peak = torch.linalg.vector_norm(emb.detach(), torch.inf, dim=1)  # keeps NaN
+    if not torch.isfinite(peak).all():
+        row = int((~torch.isfinite(peak)).nonzero()[0])
+        raise WrongValue(f"{name} holds NaN or infinite numbers, first in row {row}")
+    zero = peak == 0
+    peak = torch.where(zero, 1.0, peak)
+    if peak.max() > _SAFE or peak.min() < 1 / _SAFE:
+        emb = emb / peak[:, None]  # a cosine does not depend on lengths
+    return emb, zero
 
 
 def _checked_sizes(

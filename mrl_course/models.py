@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -63,7 +64,8 @@ def train_tokenizer(sentences: Sequence[str], vocab_size: int = 12_000) -> Token
     # The trainer numbers the inner characters ("##a") in the order of a randomly seeded hash map
     # and breaks ties by number, so its vocabulary would differ from run to run. Named as special
     # tokens they get fixed numbers; the tokenizer made of the result knows nothing special.
-    characters = set(tokenizer.normalizer.normalize_str("\n".join(sentences)))
+    distinct = "".join(sorted(set("\n".join(sentences))))  # each is normalised by itself
+    characters = set(tokenizer.normalizer.normalize_str(distinct))
     inner = [f"##{c}" for c in sorted(characters) if not c.isspace()]
     trainer = WordPieceTrainer(
         vocab_size=vocab_size, special_tokens=["[UNK]", *inner], show_progress=False
@@ -100,11 +102,12 @@ def build_static_model(
     dim, seed = check_count("dim", dim), check_seed(seed)
     if tokenizer is None:
         tokenizer = train_tokenizer(sentences, vocab_size)
-    generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(tokenizer.get_vocab_size(), dim, generator=generator) * INITIAL_STD
-    return SentenceTransformer(
-        modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
-    )
+    generator = torch.Generator("cpu").manual_seed(seed)
+    with torch.device("cpu"):  # whatever the default device is: the same start on every machine
+        table = torch.randn(tokenizer.get_vocab_size(), dim, generator=generator) * INITIAL_STD
+        return SentenceTransformer(
+            modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu"
+        )
 
 
 def build_tiny_transformer(
@@ -161,12 +164,15 @@ def build_tiny_transformer(
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder)
         wrapped.save_pretrained(folder)
-        first = Transformer(folder)
-    return SentenceTransformer(modules=[first, Pooling(width)], device="cpu")
+        return SentenceTransformer(modules=[Transformer(folder), Pooling(width)], device="cpu")
 
 
 def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
@@ -183,9 +189,33 @@ def unknown_share(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
     """
     spec = json.loads(tokenizer.to_str())["model"]
     unknown = tokenizer.token_to_id(spec.get("unk_token") or "")
-    encoded = tokenizer.encode_batch(check_texts("texts", texts), add_special_tokens=False)
-    tokens = [token for code in encoded for token in code.ids]
+    tokens = [token for ids in token_ids(tokenizer, check_texts("texts", texts)) for token in ids]
     return sum(token == unknown for token in tokens) / len(tokens) if tokens else 0.0
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The token numbers of each text, without special tokens, of texts that were checked.
+
+    A tokenizer of :func:`train_tokenizer` never looks beyond a blank, so each distinct word is
+    encoded once: many texts repeat their words.
+    """
+    if not _ends_at_blanks(tokenizer):
+        return [code.ids for code in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    split = [text.split(" ") for text in texts]
+    words = list(dict.fromkeys(chain.from_iterable(split)))
+    codes = tokenizer.encode_batch_fast(words, add_special_tokens=False)
+    ids = {word: code.ids for word, code in zip(words, codes, strict=True)}
+    return [[i for word in text for i in ids[word]] for text in split]
+
+
+def _ends_at_blanks(tokenizer: Tokenizer) -> bool:
+    return (
+        isinstance(tokenizer.normalizer, normalizers.BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and not tokenizer.get_added_tokens_decoder()  # "New York" could be one of them
+        and tokenizer.truncation is None
+        and tokenizer.padding is None
+    )
 
 
 def _wordpiece(vocab: dict[str, int]) -> Tokenizer:

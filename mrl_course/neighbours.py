@@ -22,9 +22,11 @@ from mrl_course.arguments import (
     check_numbers,
     check_rows,
     check_seed,
+    warn_zero_rows,
+    zero_rows,
 )
 from mrl_course.errors import WrongKind, WrongValue
-from mrl_course.ranking import PrefixIndex
+from mrl_course.ranking import PrefixIndex, unit_rows
 from mrl_course.search import Neighbours, exact_search, truncate
 
 
@@ -170,14 +172,18 @@ def cluster(emb: ArrayLike, groups: int, seed: int = 0, restarts: int = 5) -> np
         WrongKind, WrongValue: wrong shape, NaN, ``groups`` out of range.
     """
     emb = check_embeddings("emb", emb)
+    groups = check_count("groups", groups, most=len(emb), of="the rows")
+    restarts = check_count("restarts", restarts, most=1000, of="a sensible number of starts")
+    return _k_means(truncate(emb, emb.shape[1]), groups, check_seed(seed), restarts)
+
+
+def _k_means(unit: np.ndarray, groups: int, seed: int, restarts: int = 5) -> np.ndarray:
+    """:func:`cluster` of rows of length 1 or 0, of arguments that were checked."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    groups = check_count("groups", groups, most=len(emb), of="the rows")
-    restarts = check_count("restarts", restarts, most=1000, of="a sensible number of starts")
     starts: Any = restarts  # the default is a string, so type checkers expect one
-    means = KMeans(groups, n_init=starts, random_state=check_seed(seed))
-    unit = truncate(emb, emb.shape[1])
+    means = KMeans(groups, n_init=starts, random_state=seed)
     # One thread: the order of sums, and so the result, must not depend on how many there are. For
     # some thousand rows it is no slower.
     with threadpool_limits(limits=1):
@@ -234,14 +240,17 @@ def nested_clusters(
         raise WrongValue(f"dims and groups need one entry for each level, got {dims} and {groups}")
     # One at a time: two levels may look at the same prefix.
     dims = [check_dims([dim], emb.shape[1])[0] for dim in dims]
+    seed, groups = check_seed(seed), [check_count("groups", g, most=len(emb)) for g in groups]
+    prefixes = {dim: unit_rows(emb[:, :dim]) for dim in dims}
+    zero = {f"emb[:, :{dim}]": zero_rows(unit) for dim, unit in prefixes.items()}
+    warn_zero_rows(*zero.popitem(), **zero)
     parts = np.zeros(len(emb), dtype=np.int64)
     levels = []
     for dim, count in zip(dims, groups, strict=True):
-        count = check_count("groups", count, most=len(emb), of="the rows")
         split = np.zeros_like(parts)
         for part in range(parts.max() + 1):
             mine = parts == part
-            split[mine] = cluster(emb[mine][:, :dim], min(count, int(mine.sum())), seed)
+            split[mine] = _k_means(prefixes[dim][mine], min(count, int(mine.sum())), seed)
         parts = np.unique(parts * (split.max() + 1) + split, return_inverse=True)[1]
         levels.append(parts)
     return np.stack(levels, axis=1)

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 import pandas as pd
 
@@ -27,9 +28,19 @@ def circumstances(what: str, command: str, packages: Sequence[str] = _PACKAGES) 
         "what": what,
         "date": datetime.date.today().isoformat(),
         "command": command,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
         "versions": versions | {"python": platform.python_version()},
     }
+
+
+def _processor() -> str:
+    """The kind of processor as far as the system tells, such as "Intel Xeon @ 2.5GHz, x86_64"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.partition(":")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # another system, or a processor that says no name
+        model = platform.processor()
+    return ", ".join(dict.fromkeys(filter(None, (model.strip(), platform.machine()))))
 
 
 def record_text(record: dict) -> str:

@@ -447,7 +447,7 @@ def tune_shortlist(
     half = len(drawn) // 2
     scanned = _scanned(drawn, full, top_k + MEMBERS)
     truth = [_tied(query, full, *best, top_k) for query, best in scanned]
-    _warn_zeros(drawn, full_dim, {"corpus": full.zero})
+    _warn_zeros(given, full_dim, {"corpus": full.zero})
     trials = []
     for dim in dims:
         index = corpus if isinstance(corpus, PrefixIndex) else PrefixIndex.build(full.array, dim)[0]

@@ -11,6 +11,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from mrl_course.arguments import (
 )
 from mrl_course.errors import WrongKind, WrongValue
 from mrl_course.losses import nested_distillation, nested_losses, similarity_softmax
-from mrl_course.models import build_static_model
+from mrl_course.models import build_static_model, token_ids
 
 COLUMNS = ("anchor", "positive", "negative")
 
@@ -104,7 +105,8 @@ class TokenisedTriplets:
         lengths = self.lengths[texts]
         offsets = lengths.cumsum(0) - lengths
         shift = torch.repeat_interleave(self.starts[texts] - offsets, lengths)
-        return {"input_ids": self.ids[shift + torch.arange(len(shift))], "offsets": offsets}
+        places = torch.arange(len(shift), device=shift.device)
+        return {"input_ids": self.ids[shift + places], "offsets": offsets}
 
 
 def read_triplets(triplets: Any) -> list[list[str]]:
@@ -154,9 +156,9 @@ def tokenise_triplets(model: SentenceTransformer, triplets: Any) -> TokenisedTri
     columns = read_triplets(triplets)
     number: dict[str, int] = {}
     rows = [[number.setdefault(text, len(number)) for text in texts] for texts in columns]
-    encodings = _static_module(model).tokenizer.encode_batch(list(number), add_special_tokens=False)
-    lengths = torch.tensor([len(encoding.ids) for encoding in encodings])
-    ids = torch.tensor([i for encoding in encodings for i in encoding.ids], dtype=torch.long)
+    listed = token_ids(_static_module(model).tokenizer, list(number))
+    lengths = torch.from_numpy(np.fromiter(map(len, listed), np.int64, len(listed)))
+    ids = torch.from_numpy(np.fromiter(chain.from_iterable(listed), np.int64))
     return TokenisedTriplets(
         np.array(rows, dtype=np.int64).T, ids, lengths.cumsum(0) - lengths, lengths
     )

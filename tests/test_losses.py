@@ -16,6 +16,7 @@ from mrl_course.losses import (
     matryoshka_info_nce,
     nested_distillation,
     nested_info_nce,
+    nested_losses,
     similarity_softmax,
 )
 
@@ -47,7 +48,7 @@ def problems(draw):
     emb *= draw(st.sampled_from([0.01, 1.0, 50.0]))
     dims = draw(st.lists(st.integers(1, dim), min_size=1, max_size=5, unique=True))
     weights = draw(st.none() | st.lists(st.floats(0, 3), min_size=len(dims), max_size=len(dims)))
-    return emb, dims, weights, draw(st.sampled_from([1.0, 20.0]))
+    return emb, dims, weights, draw(st.sampled_from([1.0, 20.0, 200.0]))
 
 
 def value_and_gradients(loss, emb):
@@ -73,9 +74,9 @@ def library(emb, scale, dims=None, weights=None):
     return lambda columns: loss([{"emb": column} for column in columns], None)
 
 
-def assert_equal(first, second):
+def assert_equal(first, second, rtol=1e-9, atol=1e-9):
     for a, b in zip([first[0], *first[1]], [second[0], *second[1]], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
 @settings(deadline=None, max_examples=60)
@@ -182,6 +183,17 @@ def test_float32_stays_close_at_full_size():
     torch.testing.assert_close(naive[0], nested[0], rtol=1e-5, atol=1e-5)
     for a, b in zip(naive[1], nested[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 49.0, 51.0, 1000.0])
+def test_no_scale_overflows_in_float32(scale):
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.randn(6, 4, generator=generator)
+    emb = torch.stack([anchors, -anchors])  # each anchor's own positive has cosine -1
+    emb[1, :2] = anchors[:2] * 2  # or 1
+    naive, nested = (value_and_gradients(ours(v, [1, 2, 4], scale=scale), emb) for v in VERSIONS)
+    assert torch.isfinite(nested[0]) and all(torch.isfinite(g).all() for g in nested[1])
+    assert_equal(nested, naive, rtol=1e-4, atol=1e-4 * scale)
 
 
 GOOD = torch.ones(2, 4)
@@ -399,3 +411,30 @@ def test_both_versions_agree_on_rows_without_a_direction():
         ]
     torch.testing.assert_close(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@settings(deadline=None, max_examples=30)
+@given(problems())
+def test_scales_of_prefixes_can_be_learnt(problem):
+    emb, dims, _, scale = problem
+    given = torch.linspace(0.5, 1.5, len(dims), dtype=torch.float64) * scale
+    anchors, candidates = emb[0], torch.cat(list(emb[1:]))
+
+    def naive(scales):
+        return sum(
+            info_nce_at(anchors, candidates, k, s) for k, s in zip(dims, scales, strict=True)
+        )
+
+    def info_nce_at(a, c, k, s):
+        cos = torch.nn.functional.cosine_similarity(a[:, None, :k], c[None, :, :k], dim=2)
+        return torch.nn.functional.cross_entropy(s * cos, torch.arange(len(a)))
+
+    found = []
+    for loss in (
+        naive,
+        lambda s: nested_losses(anchors, candidates, dims, torch.ones(len(dims)), s)[0],
+    ):
+        scales = given.clone().requires_grad_()
+        value = loss(scales)
+        found.append((value, torch.autograd.grad(value, scales)))
+    assert_equal(*found, rtol=1e-6, atol=1e-6)

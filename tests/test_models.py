@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from mrl_course.models import (
     build_static_model,
     build_tiny_transformer,
+    token_ids,
     train_tokenizer,
     unknown_share,
 )
@@ -146,3 +149,25 @@ def test_the_share_of_unknown_tokens():
     assert unknown_share(tokenizer, ["", " "]) == 0
     with pytest.raises(TypeError, match="list of strings"):
         unknown_share(tokenizer, "red")
+
+
+_WORDS = train_tokenizer([*WORDS, "é e\u0301 I İ ß 語 ไทย .-"], vocab_size=200)
+PIECES = st.text("ab Iİß.'-\t\n\x1c\x85\u00a0\u0301\u200bé語ไทย🙂", max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECES | st.text(max_size=8), max_size=5))
+def test_encoding_words_once_gives_the_tokens_of_whole_texts(texts):
+    assert token_ids(_WORDS, texts) == [
+        code.ids for code in _WORDS.encode_batch(texts, add_special_tokens=False)
+    ]
+
+
+def test_a_tokenizer_that_looks_beyond_a_blank_gets_whole_texts():
+    tokenizer = train_tokenizer(["in new york", "a b c"], vocab_size=100)
+    tokenizer.add_tokens(["new york"])
+    (ids,) = token_ids(tokenizer, ["in new york"])
+    assert ids[-1] == tokenizer.token_to_id("new york")
+    tokenizer = train_tokenizer(["in new york", "a b c"], vocab_size=100)
+    tokenizer.enable_truncation(2)
+    assert len(token_ids(tokenizer, ["in new york"])[0]) == 2

@@ -201,7 +201,8 @@ def stored(path, *sources):
 
 
 @pytest.mark.slow
-def test_the_plugin_judges_every_kind_of_cell(tmp_path):
+@pytest.mark.parametrize("workers", [[], ["-n", "2", "--dist", "loadfile"]])
+def test_the_plugin_judges_every_kind_of_cell(tmp_path, workers):
     path = tmp_path / "x.ipynb"
     notebook = stored(
         path,
@@ -227,7 +228,7 @@ def test_the_plugin_judges_every_kind_of_cell(tmp_path):
     cells[7].outputs, cells[7].execution_count = [], None
     cells[8].outputs[0].text = "world\n"
     nbformat.write(notebook, path)
-    code, outcomes, out = run_pytest(path)
+    code, outcomes, out = run_pytest(path, *workers)
     assert code == 1
     assert outcomes == ["passed"] * 2 + ["failure"] * 2 + ["passed"] + ["failure"] * 4
     for says in (

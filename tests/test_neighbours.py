@@ -301,3 +301,11 @@ def test_labels_of_any_integer_or_string_kind_are_the_same():
 def test_sizes_may_be_integers_of_numpy():
     assert len(recommend(EMB, np.array([1]), np.int64(2), np.int32(2)).indices) == 2
     assert nearest_rows(EMB, np.int16(2)).shape == (6, 2)
+
+
+def test_zero_rows_are_said_once_for_all_levels():
+    emb = vectors(0, n=12)
+    emb[3] = 0
+    with pytest.warns(UserWarning, match=r"1 of 12 rows of emb\[:, :6\].*first row 3") as said:
+        nested_clusters(emb, [2, 6], [3, 2])
+    assert len(said) == 1
