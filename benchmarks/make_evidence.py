@@ -71,7 +71,6 @@ HERE = {
     "matryoshka": "Matryoshka, cut",
     "regular+pca here": "regular, PCA of these texts",
     "matryoshka+pca here": "Matryoshka, PCA of these texts",
-    "regular+head here": "regular, rotated on these texts",
     "matryoshka+head here": "Matryoshka, rotated on these texts",
 }
 ABLATED = (16, 64, 768)
@@ -621,7 +620,7 @@ DOMAIN_PAIRS = (
     ("matryoshka", "regular"),
     ("regular+pca here", "regular"),
     ("matryoshka+head here", "matryoshka"),
-    ("matryoshka+head here", "regular+head here"),
+    ("matryoshka+head here", "regular+pca here"),
 )
 
 
