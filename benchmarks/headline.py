@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from mrl_course.arguments import default_dims
 from mrl_course.data import load_allnli
 from mrl_course.errors import WrongValue
 from mrl_course.evaluation import pca_rotation
-from mrl_course.files import cache_folder, results_folder
+from mrl_course.files import cache_folder, results_folder, write_whole
 from mrl_course.losses import nested_distillation, nested_info_nce, similarity_softmax
 from mrl_course.models import build_static_model
 from mrl_course.pretrained import PATTERNS, encode_once, load_pretrained
@@ -106,13 +106,13 @@ def check_hash(file: Path, expected: str) -> None:
 class Vectors:
     """Unit vectors of all texts of both tasks and of the triplets."""
 
-    def __init__(self, model, folder: Path, judge: Judge, triplets: int):
+    def __init__(self, load: Callable, folder: Path, judge: Judge, triplets: int):
         """Encode what is not in the cache yet."""
         rows = first_of_each_premise(triplets)
         columns = [judge.stsb["sentence1"], judge.stsb["sentence2"]]
         columns += [judge.retrieval.queries, judge.retrieval.corpus]
         columns += [list(column) for column in zip(*rows, strict=True)]
-        vector = encode_all(model, [text for column in columns for text in column], folder)
+        vector = encode_all(load, [text for column in columns for text in column], folder)
         arrays = [np.stack([vector[text] for text in column]) for column in columns]
         self.tasks, self.triplets = arrays[:4], arrays[4:]
         number: dict[str, int] = {}
@@ -129,17 +129,28 @@ def first_of_each_premise(count: int) -> list[tuple[str, str, str]]:
     return list(rows.values())
 
 
-def encode_all(model, texts: list[str], folder: Path) -> dict[str, np.ndarray]:
-    """The vector of each distinct text; texts of like length are encoded together."""
+def encode_all(load: Callable, texts: list[str], folder: Path) -> dict[str, np.ndarray]:
+    """The vector of each distinct text; texts of like length are encoded together.
+
+    ``load`` gives the model; it is not called if all vectors are there from an earlier run.
+    """
     ordered = sorted(set(texts), key=lambda text: (len(text), text))
-    vectors: dict[str, np.ndarray] = {}
-    for start in range(0, len(ordered), PIECE):
-        piece = ordered[start : start + PIECE]
-        found = encode_once(model, piece, folder)
-        found = found / np.linalg.norm(found, axis=1, keepdims=True)
-        vectors.update(zip(piece, found, strict=True))
-        print(f"{len(vectors):,} of {len(ordered):,} texts have their vectors", flush=True)
-    return vectors
+    key = hashlib.sha256(repr((WEIGHTS, ordered)).encode()).hexdigest()[:32]
+    file = folder / f"all-{key}.npy"
+    if not file.exists():
+        model, pieces = load(), []
+        for start in range(0, len(ordered), PIECE):
+            found = encode_once(model, ordered[start : start + PIECE], folder)
+            pieces.append(found / np.linalg.norm(found, axis=1, keepdims=True))
+            print(f"{start + len(found):,} of {len(ordered):,} texts have vectors", flush=True)
+        write_whole(file, lambda path: save_array(path, np.concatenate(pieces)))
+    return dict(zip(ordered, np.load(file), strict=True))
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """As ``np.save``, which would add a suffix to the path."""
+    with path.open("wb") as file:
+        np.save(file, array)
 
 
 # ------------------------------------------------------------------------------- the heads
@@ -207,11 +218,19 @@ def main() -> None:
     if args.quick:
         seeds, train, choose, folder = seeds[:2], 400, 100, args.out.parent / "cache"
         texts = [text for row in first_of_each_premise(train) for text in row]
-        model, judge = build_static_model(texts, 32), Judge(None, default_dims(32), few=200)
+        judge = Judge(None, default_dims(32), few=200)
+
+        def load():
+            return build_static_model(texts, 32)
+
     else:
         folder = cache_folder()
-        model, judge = load_pretrained(fetch_model(folder)), Judge(None, default_dims(768))
-    vectors = Vectors(model, folder / "headline", judge, train + choose)
+        judge = Judge(None, default_dims(768))
+
+        def load():
+            return load_pretrained(fetch_model(folder))
+
+    vectors = Vectors(load, folder / "headline", judge, train + choose)
     table, tasks = Table(judge, seeds), ("sts", "premises")
 
     def add(method: str, changes: list) -> None:

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from mrl_course.files import write_whole
+from mrl_course.files import results_folder, write_whole
 from mrl_course.plots import OKABE_ITO
 from mrl_course.results import load_results
 
@@ -376,7 +376,7 @@ tasks, by how much, and how sure is that? And does it hold for texts of another 
 """
 
 
-def found_text(twins: Record, head: Record) -> str:
+def found_text(twins: Record, head: Record | None) -> str:
     """The findings in a few lines, each with its numbers."""
     lead = {task: [lead_at(twins, task, k) for k in (8, 16, 64, FULL)] for task in TASKS}
     own = [
@@ -387,15 +387,20 @@ def found_text(twins: Record, head: Record) -> str:
     chosen_here = min(here[2:]) > max(here[:2])
     moral = ": what stands first must be chosen for such texts" if chosen_here else ""
     kept = [twins.get("kept", m, "sts", TWELFTH).value for m in ("regular", "matryoshka")]
-    heads = [head.get("kept", m, "sts", TWELFTH).value for m in HEADS_SHOWN[2:]]
+    heads = ""
+    if head is not None:
+        shares = [head.get("kept", m, "sts", TWELFTH).value for m in HEADS_SHOWN[2:]]
+        heads = (
+            f"; with heads on a frozen transformer {100 * shares[0]:.1f}, {100 * shares[1]:.1f} "
+            f"and, with self-distillation, {100 * shares[2]:.1f} %"
+        )
     return f"""## In short
 
 - *Finding one text among thousands*: at 8, 16, 64 and {FULL} numbers the Matryoshka twin is ahead
   of the cut regular one by {", ".join(lead["premises"])} of recall@10.
 - *Similarity of sentences*: the same lead is {", ".join(lead["sts"])} of Spearman's correlation.
   What is kept of the full-size score at 64 of {FULL} numbers: {100 * kept[0]:.1f} % (regular) and
-  {100 * kept[1]:.1f} % (Matryoshka); with heads on a frozen transformer {100 * heads[0]:.1f},
-  {100 * heads[1]:.1f} and, with self-distillation, {100 * heads[2]:.1f} %.
+  {100 * kept[1]:.1f} % (Matryoshka){heads}.
 - *One model for all sizes*: a model trained with only 64 numbers differs from the Matryoshka twin's
   prefix by {own[0]:+.3f} (similarity) and {own[1]:+.3f} (recall@10).
 - *Texts of another kind*: on Cranfield the lead is {", ".join(lead["cranfield"])} of NDCG@10. At 16
@@ -678,7 +683,6 @@ def ablations_text(ablations: Record) -> str:
     header = [f"{SHORT[task]}, {k}" for task in HEADLINE for k in (16, 64)]
     parts += ["The lead of Matryoshka over regular where both twins have the change:\n"]
     parts += [table(["change", *header], rows) + "\n"]
-    parts += [earlier_text()]
     return "\n".join(parts)
 
 
@@ -731,30 +735,28 @@ def again(records: dict[str, Record]) -> str:
     )
 
 
+def read_records() -> dict[str, Record]:
+    """Those that have been made; the twins must be among them."""
+    there = {file.stem for file in results_folder().glob("*.json")}
+    return {name: Record(name) for name in RECORDS if name in there or name == "evidence"}
+
+
 def page(records: dict[str, Record]) -> str:
-    """The whole page."""
-    twins, head, ablations = (records[name] for name in RECORDS)
-    parts = [
-        TOP,
-        found_text(twins, head),
-        method_text(twins),
-        "## Twins\n",
-        figure_line("evidence_twins.png", twins_alt(twins)),
-        twins_text(twins),
-        "## Kept at a twelfth\n",
-        kept_text(twins),
-        "## The published headline, on a frozen transformer\n",
-        figure_line("headline.png", headline_alt(head)),
-        headline_text(head),
-        "## Trained elsewhere, or fitted here?\n",
-        figure_line("evidence_domain.png", domain_alt(twins)),
-        domain_text(twins),
-        "## One setting at a time\n",
-        figure_line("ablations.png", ablations_alt(ablations)),
-        ablations_text(ablations),
-        LIMITS,
-        again(records),
-    ]
+    """The whole page; a part whose record has not been made is left out."""
+    twins, head, ablations = (records.get(name) for name in RECORDS)
+    parts = [TOP, found_text(twins, head), method_text(twins), "## Twins\n"]
+    parts += [figure_line("evidence_twins.png", twins_alt(twins)), twins_text(twins)]
+    parts += ["## Kept at a twelfth\n", kept_text(twins)]
+    if head is not None:
+        parts += ["## The published headline, on a frozen transformer\n"]
+        parts += [figure_line("headline.png", headline_alt(head)), headline_text(head)]
+    parts += ["## Trained elsewhere, or fitted here?\n"]
+    parts += [figure_line("evidence_domain.png", domain_alt(twins)), domain_text(twins)]
+    parts += ["## One setting at a time\n"]
+    if ablations is not None:
+        alt = ablations_alt(ablations)
+        parts += [figure_line("ablations.png", alt), ablations_text(ablations)]
+    parts += [earlier_text(), LIMITS, again(records)]
     return reflowed("\n".join(parts))
 
 
@@ -791,12 +793,13 @@ FIGURES = {
 
 def main() -> None:
     """Write the page and draw the figures."""
-    records = {name: Record(name) for name in RECORDS}
+    records = read_records()
     write_whole(PAGE, page(records))
     for file, (name, draw) in FIGURES.items():
-        figure = draw(records[name])
-        write_whole(DOCS / file, lambda path, f=figure: f.savefig(path, dpi=110, format="png"))
-    print("wrote", PAGE.name, *FIGURES)
+        if name in records:
+            figure = draw(records[name])
+            write_whole(DOCS / file, lambda path, f=figure: f.savefig(path, dpi=110, format="png"))
+    print("wrote", PAGE.name, "from", *records)
 
 
 if __name__ == "__main__":
