@@ -59,7 +59,7 @@ NAMES = {
     "matryoshka": "Matryoshka, cut",
     "regular+pca": "regular, PCA",
     "regular+tempered-pca": "regular, tempered PCA",
-    "random-dims": "regular, k random numbers",
+    "random-dims": "regular, k random",
     "trained-at-k": "trained with k numbers",
     "raw": "raw prefix, no head",
     "pca": "raw model's PCA, no head",
@@ -231,7 +231,8 @@ def draw_twins(record: Record) -> Figure:
         ax.set_title(TASKS[task], fontsize=11, loc="left")
         if task == "sts":
             ax.set_ylabel("ahead of the regular twin's prefix", fontsize=11)
-            key(ax, {m: NAMES[m] for m in ["regular", *methods]}, 0.97)
+        if task == "premises":  # where the lines leave room
+            key(ax, {m: NAMES[m] for m in ["regular", *methods]}, 0.97, 0.47)
     figure.suptitle(
         f"Paired differences, D = 768; bands: 95 % interval over {record.seeds()} seeds",
         fontsize=11,
@@ -582,22 +583,23 @@ FOUR = ("regular", "matryoshka", "regular+pca here", "matryoshka+head here")
 
 def domain_text(twins: Record) -> str:
     """The finding, and its tables."""
-    gain, here, both = (
+    gain, here, both, turned = (
         [twins.get("difference", m, "cranfield", k, against) for k in SMALL]
         for m, against in (
             ("matryoshka", "regular"),
             ("regular+pca here", "regular"),
             ("matryoshka+head here", "matryoshka"),
+            ("matryoshka+pca here", "regular+pca here"),
         )
     )
     rows = [[name, *(percent_free(twins, m, k) for k in SMALL)] for m, name in HERE.items()]
-    text = f"""The twins learnt from sentences of everyday scenes; Cranfield's abstracts are on
-aerodynamics. There the Matryoshka twin gains on the regular one {points(gain[0])} at 8 numbers,
+    text = f"""The twins learnt from pairs of everyday sentences; Cranfield's abstracts are on aerodynamics. There the Matryoshka twin gains on the regular one {points(gain[0])} at 8 numbers,
 {points(gain[1])} at 16 and {points(gain[2])} at 32 (over seeds). A PCA that is fitted on the 1,400
 abstracts' own vectors, never on the questions, gives the *regular* twin {points(here[0])},
 {points(here[1])} and {points(here[2])}. Rotating the Matryoshka twin on the same abstracts with
-`fit_head` adds {points(both[0])}, {points(both[1])} and {points(both[2])} to its own prefix. What
-stands first in a vector was chosen for the texts it was chosen on.
+`fit_head` adds {points(both[0])}, {points(both[1])} and {points(both[2])} to its own prefix. After
+a PCA of these texts the two twins are {points(turned[0])}, {points(turned[1])} and
+{points(turned[2])} apart (Matryoshka minus regular), so that what helps is the fit, not the twin.
 """
     return "\n".join(
         [
@@ -725,13 +727,15 @@ LIMITS = """## Limits
 
 def again(records: dict[str, Record]) -> str:
     """Commands and circumstances."""
-    lines = [f"- `{record.attrs['command']}` ({facts(record)})" for record in records.values()]
+    commands = [record.attrs["command"] for record in records.values()]
+    made = [f"- `{name}.json`: {facts(record)}." for name, record in records.items()]
     return (
         "## Run it again\n\nFOLDER holds `all-nli` and `stsb` in the layout of the hub and "
-        "`cranfield` in that of BEIR; `--quick` runs a small form on the miniature in half a "
-        "minute.\n\n"
-        + "\n".join(lines)
-        + "\n- `python benchmarks/make_evidence.py` writes this page and its figures.\n"
+        "`cranfield` in that of BEIR; `--quick` runs a small form on the miniature. The last line "
+        "writes this page and its figures.\n\n```bash\n"
+        + "\n".join([*commands, "python benchmarks/make_evidence.py"])
+        + "\n```\n\nThe records were made on:\n\n"
+        + "\n".join(made)
     )
 
 
@@ -764,7 +768,7 @@ def reflowed(text: str) -> str:
     """Paragraphs in lines of equal length, whatever the length of the numbers in them."""
     blocks = []
     for block in text.split("\n\n"):
-        if not block.lstrip("\n").startswith(("|", "!", "#")):
+        if not block.lstrip("\n").startswith(("|", "!", "#", "```")):
             items = re.split(r"\n(?=- )", block.strip("\n"))
             block = "\n".join(_filled(item) for item in items)
         blocks.append(block.strip("\n"))
