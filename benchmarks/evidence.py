@@ -299,8 +299,7 @@ def tabulate(judge: Judge, found: dict[int, dict[str, Values]], trained_at: list
         table.difference(method, "matryoshka")
     for method in ("regular+pca here", "matryoshka+pca here", "matryoshka+head here"):
         table.difference(method, "matryoshka")
-    for method in ("matryoshka+head here", "matryoshka+pca here"):
-        table.difference(method, "regular+pca here")
+    table.difference("matryoshka+head here", "regular+pca here")
     return table
 
 
