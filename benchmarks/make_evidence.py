@@ -559,8 +559,8 @@ retrieval ({mean[best["premises"], "premises"]:.3f}). The model's own PCA, witho
 {mean["pca", "sts"]:.3f} and {mean["pca", "premises"]:.3f}; the Matryoshka head
 {mean["matryoshka", "sts"]:.3f} and {mean["matryoshka", "premises"]:.3f}. With all 768 numbers the
 Matryoshka head differs from the regular one by {points(full["sts"])} (STS-B) and
-{points(full["premises"])} (recall@10), over seeds: a linear map on frozen vectors has little room
-to serve all sizes at once.
+{points(full["premises"])} (recall@10), over seeds; its learning rate, chosen by
+its own loss, is another one, and which of the two causes this was not measured.
 """
     parts = [text]
     for task, title in HEADLINE.items():
