@@ -256,6 +256,8 @@ def tempered_pca(emb: ArrayLike, dim: int, gamma: float | None = None, seed: int
     dim = check_count("dim", dim, most=given.shape[1], of="the numbers of an embedding")
     if gamma is not None:
         gamma = check_number("gamma", gamma, least=0, most=1)
+        if len(given) < 2:
+            raise WrongValue("tempered_pca needs at least 2 rows to see any variance, got 1")
     elif len(given) < _TEMPERED_BY[0]:
         raise WrongValue(
             f"{len(given)} rows are too few to choose gamma with, at least {_TEMPERED_BY[0]} are "
