@@ -170,6 +170,20 @@ def test_the_recorded_heads_on_other_peoples_vectors_are_complete():
             assert f"| {numbers} |" in readme, (name, method)
 
 
+def test_the_readme_quotes_the_recorded_headline():
+    run = load_results("headline").query("what == 'kept' and over == 'seeds' and k == 64")
+    kept = run.set_index(["task", "method"]).value
+    readme = (
+        (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    )
+    for task, words in {
+        "sts": "regular head keeps {:.1f} % of its similarity score and the Matryoshka head {:.1f} %",
+        "premises": "of its recall they keep {:.1f} % and {:.1f} %",
+    }.items():
+        shares = [kept[task, method] for method in ("regular", "matryoshka")]
+        assert words.format(*(100 * s if s < 2 else s for s in shares)) in readme
+
+
 def test_the_recorded_fine_tuning_and_distillation_are_complete():
     tuned = load_results("finetune_allnli")
     assert set(tuned.method) == {"regular", "matryoshka", "regular, rotated"}
