@@ -170,6 +170,22 @@ def test_the_recorded_heads_on_other_peoples_vectors_are_complete():
             assert f"| {numbers} |" in readme, (name, method)
 
 
+def test_the_readme_says_what_clipping_does():
+    run = load_results("ablations").query("what == 'difference' and over == 'seeds'")
+    run = run.query("task == 'premises' and k == 16").set_index(["method", "against"])
+    gain = run.loc[("matryoshka, gradient clipped at 1", "matryoshka")]
+    readme = (
+        (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    )
+    assert (
+        f"gains {gain.value:.3f} of recall at 16 numbers, 95 % interval {gain.low:.3f} to "
+        in readme
+    )
+    assert f" to {gain.high:.3f}, and the regular twin stays" in readme
+    same = run.loc[("regular, gradient clipped at 1", "regular")]
+    assert abs(same.value) < 0.001
+
+
 def test_the_readme_quotes_the_recorded_headline():
     run = load_results("headline").query("what == 'kept' and over == 'seeds' and k == 64")
     kept = run.set_index(["task", "method"]).value
