@@ -42,8 +42,7 @@ DRAWS = 3  # of random numbers, for each seed
 
 def recipe() -> str:
     """A hash of what ``fit_head`` is made of: its values are kept until that changes."""
-    file = Path(str(retrofit.__file__))
-    files = sorted(file.parent.glob("*.py")) if file.stem == "__init__" else [file]
+    files = sorted(Path(str(retrofit.__file__)).parent.glob("*.py"))
     return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest()[:8]
 
 

@@ -11,9 +11,7 @@ all tasks, those of its own kind of text and the others. Vectors and finished fi
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import json
 import os
 from contextlib import nullcontext
 from functools import partial
@@ -22,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 from common import Tasks, cached, write_record
+from judging import read_cranfield
 
 from mrl_course.arguments import default_dims
 from mrl_course.data import load_allnli, load_docstrings
@@ -112,21 +111,10 @@ class Vectors:
 
     def read_cranfield(self, folder: Path) -> None:
         """Abstracts, questions, and which abstracts answer which question."""
-        texts = {
-            name: [json.loads(line) for line in open(folder / f"{name}.jsonl", encoding="utf-8")]
-            for name in ("corpus", "queries")
-        }
-        place = {row["_id"]: i for i, row in enumerate(texts["corpus"])}
-        answers: dict[str, list[int]] = {}
-        with open(folder / "qrels" / "test.tsv", encoding="utf-8") as file:
-            for query, document, grade in list(csv.reader(file, delimiter="\t"))[1:]:
-                if int(grade) > 0 and document in place:
-                    answers.setdefault(query, []).append(place[document])
-        asked = [row for row in texts["queries"] if row["_id"] in answers]
-        self.answers = [answers[row["_id"]] for row in asked]
-        self.questions = self.encode("questions", [row["text"] for row in asked])
-        abstracts = [f"{row['title']} {row['text']}" for row in texts["corpus"]]
-        self.abstracts = self.encode("abstracts", abstracts)
+        graded = read_cranfield(folder)
+        self.answers = [list(grades) for grades in graded.grades]
+        self.questions = self.encode("questions", graded.queries)
+        self.abstracts = self.encode("abstracts", graded.corpus)
 
     def fitted_on(self, name: str, labelled: bool = False):
         """What fit_head takes: one array, or (anchors, positives, negatives)."""

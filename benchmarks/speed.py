@@ -1,6 +1,6 @@
 """Measure this package against the plain way and against Sentence Transformers, part by part.
 
-    python benchmarks/speed.py [loss curves training growth] [--quick] [--out FILE]
+    python benchmarks/speed.py [loss curves heads training growth] [--quick] [--out FILE]
 
 Each part runs its candidates by turns in one process, so that all meet the same machine, and gives
 medians with lowest and highest, wall and CPU seconds. ``limits`` are measured in the same run: how
@@ -14,9 +14,12 @@ where one of the two is the bound.
 - training: one Matryoshka and one regular twin on all triplets, whole (vocabulary and tokens
   included), against Sentence Transformers' trainer with the same model, loss, data, batches, rate
   and steps, without evaluation, saving, logging or clipping. Scores at full size beside the times.
+- heads: ``fit_head`` on 20,000 made-up vectors (a thousand groups, directions of falling variance)
+  of 384 to 3,072 numbers, report and choice included.
 - growth: seconds of a training step against batch, D and number of sizes.
 
-The whole takes about 25 minutes on two quiet cores, with ``MRL_COURSE_DATA`` on the real data.
+``MRL_COURSE_DATA`` on the real data. Minutes of a quiet machine for the first three parts, and most
+of an hour for all.
 """
 
 from __future__ import annotations
@@ -270,6 +273,23 @@ def training(table: Table, quick: bool) -> list[list]:
     return scores
 
 
+def heads(table: Table, quick: bool) -> None:
+    """A whole fit: PCA, rotations, choice and report."""
+    from mrl_course.retrofit import fit_head
+
+    rng, rows = np.random.default_rng(0), 300 if quick else 20_000
+    for dim in (32,) if quick else (384, 768, 1536, 3072):
+        middles = rng.standard_normal((1 + rows // 20, dim))
+        emb = middles[rng.integers(len(middles), size=rows)] + rng.standard_normal((rows, dim))
+        emb = (emb * np.arange(1, dim + 1) ** -0.5).astype(np.float32)
+        made = []
+        times = by_turns(
+            {"fit_head": lambda e=emb, m=made: m.append(fit_head(e, progress=False))}, 3, warm=0
+        )
+        size = f"{rows:,} x {dim}, {made[-1].method}, {made[-1].turned} turned"
+        table.add("fit_head", size, times, "fit_head", {})
+
+
 def growth(table: Table, quick: bool) -> None:
     """A training step of ours against what makes it larger."""
     columns = read_triplets(load_allnli("train", limit=20_000))
@@ -296,7 +316,7 @@ def growth(table: Table, quick: bool) -> None:
         step(*case)
 
 
-PARTS = {"loss": loss, "curves": curves, "training": training, "growth": growth}
+PARTS = {"loss": loss, "curves": curves, "heads": heads, "training": training, "growth": growth}
 
 
 def main() -> None:

@@ -218,9 +218,13 @@ def _spectrum(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wide = given.astype(np.float64)
     wide = np.ldexp(wide, -np.frexp(np.abs(wide).max())[1])
     variances, axes = np.linalg.eigh(np.cov(wide, rowvar=False).reshape(wide.shape[1], -1))
-    axes, variances = axes[:, ::-1], np.maximum(variances[::-1], 0)  # eigh sorts ascending
+    return fixed_signs(axes[:, ::-1]), np.maximum(variances[::-1], 0)  # eigh sorts ascending
+
+
+def fixed_signs(axes: np.ndarray) -> np.ndarray:
+    """Each column with the sign that makes its largest entry positive; of checked values."""
     largest = np.abs(axes).argmax(axis=0)
-    return axes * np.sign(axes[largest, np.arange(axes.shape[1])]), variances
+    return axes * np.sign(axes[largest, np.arange(axes.shape[1])])
 
 
 TEMPERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the exponents that tempered PCA chooses from

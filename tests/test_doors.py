@@ -1567,6 +1567,7 @@ NO_DOOR: dict[str, str] = {
     "retrofit.Head.methods": "takes axes that a fit made",
     "retrofit.Head.share_outside": "of unit rows that were checked",
     "evaluation.tempered_scales": "of values that were checked",
+    "evaluation.fixed_signs": "of values that were checked",
     "ranking.PrefixIndex.build": "of arguments that were checked: for callers that warn",
     "ranking.PrefixIndex.name_of": "of a size that was checked",
     "plots.plot_curves": "takes curves, which were checked when they were made",

@@ -1,11 +1,5 @@
-"""The recorded evidence: its measures are those of the package, and its page is its records.
+"""The recorded evidence: its measures are those of the package, and its page is its records."""
 
-The scripts in ``benchmarks/`` take minutes; here each runs in a small form on the miniature.
-"""
-
-import json
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -149,37 +143,6 @@ def test_a_file_with_another_content_is_refused(tmp_path):
     (tmp_path / "model").write_bytes(b"other weights")
     with pytest.raises(WrongValue, match="has the SHA-256"):
         headline.check_hash(tmp_path / "model", headline.WEIGHTS)
-
-
-# ------------------------------------------------------------------------ the scripts
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "methods"),
-    [
-        ("headline", {"raw", "pca", *headline.HEADS}),
-        ("evidence", {"regular", "matryoshka", "regular+tempered-pca", "trained-at-k"}),
-        ("ablations", {"regular", "matryoshka", "matryoshka, scale 12"}),
-    ],
-)
-def test_a_benchmark_runs_in_its_quick_form(script, methods, tmp_path):
-    out = tmp_path / f"{script}.json"
-    done = subprocess.run(
-        [sys.executable, str(REPO / "benchmarks" / f"{script}.py"), "--quick", "--out", str(out)],
-        env=os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    record = json.loads(out.read_text("utf-8"))
-    rows = [dict(zip(record["columns"], row, strict=True)) for row in record["rows"]]
-    assert methods <= {row["method"] for row in rows}
-    assert {row["what"] for row in rows} == {"score", "mean", "kept", "difference"}
-    for row in rows:
-        if row["low"] is not None and row["over"] == "seeds":
-            assert row["low"] <= row["value"] <= row["high"]
 
 
 # ------------------------------------------------------------------------ the page

@@ -25,10 +25,11 @@ from mrl_course.arguments import (
     warn_zero_rows,
 )
 from mrl_course.errors import WrongKind, WrongValue
+from mrl_course.evaluation import fixed_signs
 from mrl_course.ranking import unit_rows
 
 BLOCK = 16_384  # rows mapped or read at a time
-MOST_ROWS = 50_000  # that a fit uses; 300 steps of 512 see each about three times
+MOST_ROWS = 50_000  # that a fit uses; 200 steps of 384 rows see each once or twice
 MOST_NUMBERS = 2**26  # of them: 256 MB
 LEAST_ROWS = 40
 LEAST_JUDGES = 20
@@ -132,9 +133,7 @@ def principal_axes(
     else:
         values, axes = np.linalg.eigh(moments.covariance())
         values, axes = values[::-1], axes[:, ::-1]
-    largest = np.abs(axes).argmax(axis=0)
-    axes = axes * np.sign(axes[largest, np.arange(full_dim)])
-    return axes.astype(np.float32), np.maximum(values, 0)
+    return fixed_signs(axes).astype(np.float32), np.maximum(values, 0)
 
 
 # ------------------------------------------------------------------------- one pass over all rows
