@@ -1,9 +1,9 @@
-"""Write ``docs/evidence.md`` and its figures from the recorded runs; nothing is typed by hand.
+"""Write ``docs/evidence.md`` and its figures from the recorded runs; no number is typed by hand.
 
     python benchmarks/make_evidence.py
 
-The sentences with findings are put together from the records, too: which sizes they name, and in
-which direction a difference goes, follows the numbers.
+Sentences that name sizes or a direction are put together from the records. Those
+that draw a conclusion are fixed text: read them again after a new record.
 """
 
 from __future__ import annotations
@@ -733,7 +733,10 @@ LIMITS = """## Limits
 def again(records: dict[str, Record]) -> str:
     """Commands and circumstances."""
     commands = [record.attrs["command"] for record in records.values()]
-    made = [f"- `{name}.json`: {facts(record)}." for name, record in records.items()]
+    made = [
+        f"- `{name}.json`: {facts(record)}. {record.attrs.get('note', '')}".rstrip()
+        for name, record in records.items()
+    ]
     return (
         "## Run it again\n\nFOLDER holds `all-nli` and `stsb` in the layout of the hub and "
         "`cranfield` in that of BEIR; `--quick` runs a small form on the miniature. The last line "
